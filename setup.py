@@ -1,0 +1,46 @@
+"""Packaging: `pip install -e .`, with the extras `gpu`, `pytorch` and `dev`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lut_tf" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
+
+setup(
+    name="lut-tf",
+    version=VERSION,
+    description="LUT pre-training of Vision Transformers with unmasked tokens, in TensorFlow and Keras 3",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["lut_tf", "lut_tf.*"]),
+    entry_points={"console_scripts": ["lut-tf = lut_tf.cli:console"]},
+    install_requires=[
+        "tensorflow>=2.21",  # training, input pipelines and distribution
+        "keras>=3.15",  # networks, backend-neutral
+        "keras-cv>=0.9",  # RandAugment, MixUp and CutMix for fine-tuning
+        "tensorflow-datasets>=4.9.10",  # public data sets by name
+        "onnx>=1.23",  # reading and checking exported graphs
+        "tf2onnx>=1.17",  # export to ONNX
+        "onnxruntime>=1.31",  # comparing an exported graph with the model it came from
+        "scikit-learn>=1.9",  # the embedded digits, and the logistic-regression probe
+        "matplotlib>=3.11",  # reconstruction pictures
+        "tensorboard>=2.21",  # curves and pictures while training
+        "jsonargparse[signatures]>=4.53",  # YAML and the command line into one tree of dataclasses
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21"],  # the CUDA libraries that TensorFlow was built against
+        "pytorch": ["torch==2.13.0", "safetensors"],  # reading and writing other people's weights
+        "dev": [
+            "pytest",  # the tests
+            "hypothesis",  # properties of masks, orders and schedules
+            "ruff",  # lint and format
+            "mypy",  # types
+            "types-PyYAML",  # types of the YAML reader
+        ],
+    },
+)
