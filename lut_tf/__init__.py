@@ -1,0 +1,20 @@
+"""lut_tf: masked-image pre-training of Vision Transformers with LUT and MAE, in TensorFlow and Keras 3."""
+
+from lut_tf.lazy import lazy_names
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "CosineMomentum": "lut_tf.methods.momentum",
+    "LUT": "lut_tf.methods.lut",
+    "MAE": "lut_tf.methods.mae",
+    "MLPHead": "lut_tf.models.heads",
+    "PixelDecoder": "lut_tf.models.decoder",
+    "ViTEncoder": "lut_tf.models.encoder",
+}
+_ROOMS = {
+    room: f"lut_tf.{room}" for room in ("analysis", "data", "downstream", "export", "interop", "pretrain", "training")
+}
+
+__all__ = [*_NAMES]  # noqa: PLE0604
+__getattr__, __dir__ = lazy_names(__name__, {**_NAMES, **_ROOMS})

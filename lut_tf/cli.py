@@ -1,0 +1,162 @@
+"""`lut-tf <verb>`: parse, call one function of a room, print what came of it.
+
+To add a verb, write a function that adds its options to a parser and one that takes what was parsed, and name both in
+`VERBS`. Rooms are imported inside those functions, so that `--help` and a typo answer without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lut_tf.checks import check, check_files
+from lut_tf.config import ConfigFile, add_config_arguments, config_from, settings
+from lut_tf.settings import describe_type
+
+WRONG_USE, INTERRUPTED = 2, 130
+
+
+class Verb(NamedTuple):
+    """One word of the command line: what it does, its options, and the function that does it."""
+
+    summary: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[ArgumentParser, Namespace], None]
+
+
+def _add_train_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", action=ConfigFile, help="YAML file of settings; options after it override it")
+    add_config_arguments(parser)
+
+
+def _train(parser: ArgumentParser, arguments: Namespace) -> None:
+    config = config_from(parser, arguments)
+    check(config)
+    check_files(config)
+    from lut_tf.pretrain import pretrain
+
+    print(pretrain(config).summary())
+
+
+VERBS = {
+    "train": Verb("pre-train an encoder", _add_train_arguments, _train),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `lut-tf` on `argv` (the process' arguments by default) and return the exit status.
+
+    The status is 0, 2 after a mistake of the user's (one line on stderr says which), or 130 after Ctrl-C.
+    """
+    # Where there is a GPU, a warning may say why TensorFlow cannot use it; elsewhere it logs only that it found none,
+    # and that as an error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if any(Path("/dev").glob("nvidia*")) else "3")
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0 if words else WRONG_USE
+        _run_verb(words[0], words[1:])
+    except KeyboardInterrupt:
+        print("\nlut-tf: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if not _is_users(error):
+            raise
+        print(f"lut-tf: error: {_one_line(error)}", file=sys.stderr)
+        return WRONG_USE
+    return 0
+
+
+def console() -> None:
+    """Entry point of the `lut-tf` command."""
+    sys.exit(main())
+
+
+def _overview() -> str:
+    lines = [f"  {name:<12}{verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(["usage: lut-tf VERB [options]", "", *lines, "", "lut-tf VERB --help lists a verb's options"])
+
+
+def _run_verb(name: str, words: list[str]) -> None:
+    if name not in VERBS:
+        raise ValueError(f"unknown verb {name!r}{_nearest(name, VERBS)}: give one of {', '.join(VERBS)}")
+    verb = VERBS[name]
+    parser = ArgumentParser(
+        prog=f"lut-tf {name}",
+        usage="%(prog)s [--setting value] ...",  # the list below says it once, with the meanings
+        description=f"{verb.summary.capitalize()}.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    verb.add_arguments(parser)
+    try:
+        arguments = parser.parse_args(words)
+    except ArgumentError as error:
+        raise ValueError(_explain(str(error), _options(parser), name)) from error
+    verb.run(parser, arguments)
+
+
+def _options(parser: ArgumentParser) -> list[str]:
+    """Every option's name without its dashes, shorter ones (the top-level settings) first."""
+    names = (option.lstrip("-") for action in parser._actions for option in action.option_strings)
+    return sorted(names, key=lambda option: option.count("."))
+
+
+def _explain(message: str, options: list[str], verb: str) -> str:
+    """Turn jsonargparse's message into one line that names the setting, the value and the remedy."""
+    more = f"lut-tf {verb} --help lists the settings"
+    if found := re.match(r"unrecognized arguments: (\S+)", message):
+        if not found[1].startswith("-"):
+            return f"argument {found[1]!r} stands alone: give --name value; {more}"
+        name = found[1].lstrip("-").split("=")[0]
+        return f"unknown setting --{name}{_nearest(name, options, '--')}; {more}"
+    if found := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'(?: is not accepted)?$", message):
+        name = ".".join(filter(None, found.groups()))
+        return f"unknown setting {name}{_nearest(name, options)}; {more}"
+    if found := re.match(r'Parser key "(.+?)":.*(?:Got|Given) value: (.*)', message, re.DOTALL):
+        hint = settings().get(found[1])
+        remedy = "another value" if hint is None else describe_type(hint)
+        return f"{found[1]}={found[2].strip()} is of the wrong type: give {remedy}"
+    if found := re.match(r'Parser key "(.+?)":\s+Unable to load config (.*)', message):
+        return f"{found[1]}={found[2].strip()} is no group of settings: give --{found[1]}.NAME value; {more}"
+    return f"{' '.join(message.split())}; {more}"
+
+
+def _nearest(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """Return `, did you mean X?` for the known name that is most like `name`, or nothing."""
+    candidates = list(known)
+    name = name.replace("-", "_")
+    leaf = name.rsplit(".", 1)[-1]
+    same_leaf = [candidate for candidate in candidates if candidate.rsplit(".", 1)[-1] == leaf]
+    close = difflib.get_close_matches(name, same_leaf or candidates, n=1, cutoff=0 if same_leaf else 0.6)
+    return f", did you mean {dashes}{close[0]}?" if close else ""
+
+
+def _is_users(error: Exception) -> bool:
+    """Tell a user's mistake from a defect, whose traceback must stay visible.
+
+    The rooms raise `ValueError` for users; one that comes out of TensorFlow or Keras is nobody's typing mistake.
+    Missing files and permissions are the user's to mend wherever they turn up.
+    """
+    if isinstance(error, OSError):
+        return isinstance(error, FileNotFoundError | PermissionError | FileExistsError | NotADirectoryError)
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,42 @@
+"""What every test sees: two logical CPU devices, a quiet TensorFlow, fixed seeds, and the golden numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported, so it comes first
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def two_cpu_devices() -> None:
+    """Split the CPU in two; it can only be done before anything runs on a device."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+two_cpu_devices()
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Seed Python, NumPy and TensorFlow alike before each test, so that their order does not matter."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """Return a function from a name to the arrays of `tests/golden/<name>.npz`."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return load
