@@ -1,0 +1,216 @@
+"""What every masked-image method shares: batches in, losses by name out, `fit` around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from lut_tf.methods.losses import patch_statistics
+from lut_tf.methods.masking import visible_patches
+from lut_tf.models.decoder import PixelDecoder
+from lut_tf.models.encoder import ViTEncoder
+from lut_tf.models.layers import gather_tokens, patchify, unpatchify
+from lut_tf.models.preprocess import apply_colour, normalise
+
+if keras.backend.backend() == "tensorflow":
+    from lut_tf.methods.train_step import TensorFlowStep as _Step
+else:  # networks and losses run under Keras' other backends; training does not
+    _Step = keras.Model  # type: ignore[misc]
+
+
+Gather = Callable[[Any], Any]
+
+
+class MaskedImageModel(_Step):
+    """Base of `LUT` and `MAE`: an encoder that learns by reconstructing what it was not shown.
+
+    A batch is a dict as `lut_tf.data` yields it: `view1` (B, H, W, 3) and, for two-view methods, `view2`, both uint8,
+    or float32 and already normalised; `colour` (B, K) float32, the colour decisions of a uint8 `view2`; `noise` (B, L)
+    float32 in [0, 1), whose order decides the masks.
+
+    Args:
+        encoder: the network that is kept.
+        decoder: the network that reconstructs; None makes the paper's (512 wide, 8 blocks, 16 heads).
+        mask_ratio: share of the patches that the student does not see, in (0, 1).
+        norm_pix_loss: normalise each target patch by its own mean and variance.
+
+    Raises:
+        ValueError: the mask ratio leaves no visible or no masked patch, or the encoder has no class token.
+    """
+
+    views = 1
+    metric_names: tuple[str, ...] = ("loss", "reconstruction")
+
+    def __init__(
+        self,
+        encoder: ViTEncoder,
+        decoder: PixelDecoder | None = None,
+        mask_ratio: float = 0.75,
+        norm_pix_loss: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not encoder.leading:
+            raise ValueError("class_token=False of the encoder: pre-training here needs one, give class_token=True")
+        self.encoder = encoder
+        self.decoder = decoder or PixelDecoder(encoder.grid, encoder.patch_size, encoder.width)
+        self.mask_ratio, self.norm_pix_loss = mask_ratio, norm_pix_loss
+        self.visible = visible_or_refuse(encoder.patches, mask_ratio)
+        self.momentum: Any = None
+        self.accumulate = 1
+        self.built = True  # every part builds itself; Keras would wait for a first call
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in self.metric_names}
+
+    @classmethod
+    def from_preset(cls, name: str, image_size: int | tuple[int, int] = 224, **settings: Any) -> Any:
+        """Make an untrained model around `ViTEncoder.from_preset(name, image_size)`; `settings` go to the model."""
+        return cls(ViTEncoder.from_preset(name, image_size=image_size), **settings)
+
+    @property
+    def teacher_pairs(self) -> list[tuple[Any, Any]]:
+        """(teacher variable, student variable) for everything the teacher holds; empty where there is none."""
+        return []
+
+    @property
+    def noise_length(self) -> int:
+        """Number of uniform numbers an image needs for its mask."""
+        return self.encoder.patches
+
+    def compile(self, optimizer: Any, accumulate: int = 1, **kwargs: Any) -> None:
+        """Make the model ready for `fit`.
+
+        Args:
+            optimizer: a Keras optimizer; `lut_tf.training.optimizer.adamw` builds the paper's.
+            accumulate: parts a batch is computed in, one after the other, before its single update.
+            **kwargs: passed to `keras.Model.compile`. `jit_compile` is off unless asked for: XLA cannot compile the
+                collectives of several replicas.
+
+        Raises:
+            ValueError: the optimizer accumulates gradients itself, which Keras cannot do under a strategy.
+        """
+        if getattr(optimizer, "gradient_accumulation_steps", None):
+            raise ValueError(
+                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} of the optimizer does not work "
+                f"under a strategy: use model.compile(optimizer, accumulate=…) instead"
+            )
+        self.accumulate = accumulate
+        super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics that Keras resets each epoch."""
+        return list(self.trackers.values())
+
+    def report(self, losses: dict[str, Any], **values: Any) -> dict[str, Any]:
+        """Add a batch's losses to the running means; return these by name, and the given values as they are."""
+        self.trackers["loss"].update_state(losses["total"])
+        for name in self.metric_names[1:]:
+            self.trackers[name].update_state(losses[name])
+        means = {name: tracker.result() for name, tracker in self.trackers.items()}
+        return {**means, **{name: value for name, value in values.items() if value is not None}}
+
+    def momentum_at(self, step: Any) -> Any:
+        """Return the teacher's momentum at optimizer step `step`; None where there is no teacher."""
+        if self.momentum is None:
+            return None
+        return ops.cast(self.momentum(step) if callable(self.momentum) else self.momentum, "float32")
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Turn uint8 views into normalised float32, view 2 coloured by the batch's decisions; float views stay."""
+        prepared = dict(batch)
+        for name in ("view1", "view2")[: self.views]:
+            view = batch[name]
+            if keras.backend.standardize_dtype(view.dtype) == "uint8":
+                if name == "view2" and "colour" in batch:
+                    view = apply_colour(view, batch["colour"])
+                prepared[name] = normalise(view)
+        return prepared
+
+    def reconstruction_target(self, images: Any, ids: Any) -> Any:
+        """Return the pixels (B, M, p·p·3) of the patches at `ids`, normalised per patch if the loss is."""
+        target = gather_tokens(patchify(ops.cast(images, "float32"), self.encoder.patch_size), ids)
+        if not self.norm_pix_loss:
+            return target
+        mean, deviation = patch_statistics(target)
+        return (target - mean) / deviation
+
+    def compute_losses(
+        self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
+    ) -> dict[str, Any]:
+        """Return the scalars `total` and its parts, float32.
+
+        Args:
+            batch: see the class.
+            training: let BatchNorm use, and move, the batch's statistics.
+            gather: concatenates (B, ...) over all replicas; the identity on one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define compute_losses")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, networks serialised."""
+        networks = {"encoder": self.encoder, "decoder": self.decoder}
+        serialised = {name: keras.saving.serialize_keras_object(part) for name, part in networks.items()}
+        return {"name": self.name, **serialised, "mask_ratio": self.mask_ratio, "norm_pix_loss": self.norm_pix_loss}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Make the model that `get_config` described."""
+        return cls(
+            **{
+                name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+                for name, value in config.items()
+            }
+        )
+
+    def reconstruct(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what a picture of a reconstruction needs.
+
+        Returns:
+            `view1`: (B, H, W, 3) normalised input; `reconstruction`: the same shape, visible patches pasted with the
+            predicted ones (brought back to the target patch's mean and deviation where the loss is normalised);
+            `mask`: (B, L) float32, 1 where masked; for two-view methods `view2` and `mask2` likewise.
+        """
+        batch = self.prepare(batch)
+        outputs = self(batch, training=False)
+        patch_size, plan = self.encoder.patch_size, outputs["plan1"]
+        patches = patchify(batch["view1"], patch_size)
+        ids = ops.concatenate([plan.visible, plan.masked], axis=1)
+        predicted = gather_tokens(ops.cast(outputs["prediction"], "float32"), ops.argsort(ids, axis=1))
+        if self.norm_pix_loss:
+            mean, deviation = patch_statistics(patches)
+            predicted = predicted * deviation + mean
+        mask = plan_mask(plan)
+        pasted = ops.where(mask[..., None] > 0, predicted, patches)
+        pictures = {
+            "view1": batch["view1"],
+            "reconstruction": unpatchify(pasted, self.encoder.grid, patch_size),
+            "mask": mask,
+        }
+        if self.views == 2:
+            pictures |= {"view2": batch["view2"], "mask2": plan_mask(outputs["plan2"])}
+        return pictures
+
+
+def plan_mask(plan: Any) -> Any:
+    """Return a plan as (B, L) float32, 1 where masked, in image order (for pictures only)."""
+    flags = ops.concatenate([ops.zeros_like(plan.visible), ops.ones_like(plan.masked)], axis=1)
+    order = ops.argsort(ops.concatenate([plan.visible, plan.masked], axis=1), axis=1)
+    return ops.cast(ops.take_along_axis(flags, order, axis=1), "float32")
+
+
+def visible_or_refuse(patches: int, mask_ratio: float) -> int:
+    """Return the number of visible patches.
+
+    Raises:
+        ValueError: none would be visible, or none masked.
+    """
+    visible = visible_patches(patches, mask_ratio) if 0 < mask_ratio < 1 else 0
+    if not 1 <= visible < patches:
+        raise ValueError(
+            f"mask_ratio={mask_ratio} of {patches} patches must leave at least one visible and one masked: "
+            f"choose one between {1 / patches:.3g} and {1 - 1 / patches:.3g}"
+        )
+    return visible

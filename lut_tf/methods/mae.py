@@ -1,0 +1,32 @@
+"""Masked autoencoder (arXiv 2111.06377): one view, random masking, reconstruction only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from lut_tf.methods.base import Gather, MaskedImageModel
+from lut_tf.methods.losses import reconstruction_loss
+from lut_tf.methods.masking import random_plan
+
+
+@keras.saving.register_keras_serializable(package="lut_tf")
+class MAE(MaskedImageModel):
+    """MAE; see `MaskedImageModel` for the arguments and the batch."""
+
+    def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
+        """Return `prediction` (B, L, p·p·3: the visible patches', then the masked ones') and `plan1`."""
+        plan = random_plan(batch["noise"], self.visible)
+        tokens = self.encoder.encode(batch["view1"], plan.visible)
+        return {"prediction": self.decoder(tokens, plan.visible, plan.masked), "plan1": plan}
+
+    def compute_losses(
+        self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
+    ) -> dict[str, Any]:
+        """Return `total` and `reconstruction`, which are the same."""
+        batch = self.prepare(batch)
+        outputs = self(batch, training=training)
+        target = self.reconstruction_target(batch["view1"], outputs["plan1"].masked)
+        loss = reconstruction_loss(outputs["prediction"][:, self.visible :], target)
+        return {"total": loss, "reconstruction": loss}

@@ -1,0 +1,233 @@
+"""The Vision Transformer encoder that pre-training leaves behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from lut_tf.models.layers import Block, LayerNorm, gather_tokens, patchify, sincos_positions
+from lut_tf.models.positions import resize_positions
+from lut_tf.models.presets import encoder_size
+
+
+class Trace(NamedTuple):
+    """What `ViTEncoder.blocks` returns when asked to look inside.
+
+    Attributes:
+        tokens: (B, T, D) after the last block (and the final norm).
+        layers: tokens (B, T, D) after each asked block, in the order asked.
+        attention: (B, heads, T, T) of each asked block, in the order asked.
+    """
+
+    tokens: Any
+    layers: list[Any]
+    attention: list[Any]
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+@keras.saving.register_keras_serializable(package="lut_tf")
+class ViTEncoder(keras.Model):
+    """Vision Transformer with a class token and fixed 2-D sine-cosine positions (LUT §3; MAE §3).
+
+    Calling it on images (B, H, W, 3) float32, normalised by the ImageNet mean and deviation, gives tokens
+    (B, 1 + L, D): the class token, then the patches row by row, after the final norm. Pre-training uses the defaults;
+    learned positions and a missing class token are for other people's weights.
+
+    Args:
+        image_size: side of a square input, or (height, width), in pixels; multiples of `patch_size`.
+        patch_size: side of a patch in pixels.
+        width: channels of a token; a multiple of 4 and of `heads`.
+        depth: number of blocks.
+        heads: attention heads.
+        positions: `sincos`, a constant table, or `learned`, a trainable one (truncated normal, 0.02).
+        class_token: put a class token in front; without one the tokens are (B, L, D).
+
+    Raises:
+        ValueError: the sizes do not fit together, or `positions` is not known.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int] = 224,
+        patch_size: int = 16,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        positions: str = "sincos",
+        class_token: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if positions not in ("sincos", "learned"):
+            raise ValueError(f'positions={positions!r} is not known: choose "sincos" or "learned"')
+        self.position_kind, self.leading = positions, int(class_token)
+        self.image_size = _pair(image_size)
+        self.patch_size, self.width, self.depth, self.heads = patch_size, width, depth, heads
+        if any(side < patch_size or side % patch_size for side in self.image_size):
+            raise ValueError(f"image_size={image_size} must be a multiple of patch_size={patch_size}")
+        if width % heads or width % 4:
+            raise ValueError(f"width={width} must be a multiple of heads={heads} and of 4")
+        self.grid = (self.image_size[0] // patch_size, self.image_size[1] // patch_size)
+        policy = self.dtype_policy
+        bias_limit = 1.0 / math.sqrt(3 * patch_size**2)
+        self.patch_embedding = keras.layers.Dense(
+            width,
+            bias_initializer=keras.initializers.RandomUniform(-bias_limit, bias_limit),
+            dtype=policy,
+            name="patch_embedding",
+        )
+        self.block_layers = [Block(width, heads, dtype=policy, name=f"block{i}") for i in range(depth)]
+        self.norm = LayerNorm(dtype=policy, name="norm")
+        self.build((None, *self.image_size, 3))
+
+    @classmethod
+    def from_preset(cls, name: str, image_size: int | Sequence[int] = 224, **kwargs: Any) -> ViTEncoder:
+        """Make an untrained encoder of a published size, e.g. `ViTEncoder.from_preset("vit_base_patch16")`.
+
+        Raises:
+            ValueError: no preset has that name.
+        """
+        return cls(image_size=image_size, **encoder_size(name)._asdict(), **kwargs)
+
+    @property
+    def patches(self) -> int:
+        """Number L of patches of the whole image."""
+        return self.grid[0] * self.grid[1]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create class token (normal, 0.02), positions and every child's weights."""
+        tokens = (None, self.leading + self.patches, self.width)
+        self.class_token = None
+        if self.leading:
+            self.class_token = self.add_weight(
+                shape=(1, 1, self.width), initializer=keras.initializers.RandomNormal(stddev=0.02), name="class_token"
+            )
+        learned = self.position_kind == "learned"
+        self.positions = self.add_weight(
+            shape=tokens[1:],
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02) if learned else "zeros",
+            trainable=learned,
+            autocast=False,
+            name="positions",
+        )
+        if not learned:
+            self.positions.assign(sincos_positions(self.grid, self.width, class_token=bool(self.leading)))
+        self.patch_embedding.build((None, self.patches, 3 * self.patch_size**2))
+        layers: list[Any] = [*self.block_layers, self.norm]
+        for layer in layers:
+            layer.build(tokens)
+        self.built = True
+
+    def embed(self, images: Any, ids: Any = None) -> Any:
+        """Embed patches: first choose, then project, so that masked patches cost nothing.
+
+        Args:
+            images: (B, H, W, 3) float, normalised.
+            ids: (B, V) integer places of the patches wanted; None takes all L.
+
+        Returns:
+            (B, V, D), positions not yet added.
+        """
+        patches = patchify(images, self.patch_size)
+        if ids is not None:
+            patches = gather_tokens(patches, ids)
+        return self.patch_embedding(patches)
+
+    def add_positions(self, embedded: Any, ids: Any = None) -> Any:
+        """Add each patch's position and put the class token in front: (B, V, D) -> (B, 1 + V, D)."""
+        table = ops.cast(self.positions, self.compute_dtype)
+        places = table[self.leading :]
+        positions = places[None] if ids is None else ops.take(places, ids, axis=0)
+        if self.class_token is None:
+            return embedded + positions
+        class_token = ops.cast(self.class_token, self.compute_dtype) + table[None, :1]
+        class_tokens = ops.broadcast_to(class_token, (ops.shape(embedded)[0], 1, self.width))
+        return ops.concatenate([class_tokens, embedded + positions], axis=1)
+
+    def blocks(
+        self, tokens: Any, layers: Sequence[int] = (), attention: Sequence[int] = (), final_norm: bool = True
+    ) -> Any:
+        """Run the transformer blocks.
+
+        Args:
+            tokens: (B, T, D).
+            layers: blocks (from 0, negative from the end) whose tokens are wanted too.
+            attention: blocks whose attention is wanted too.
+            final_norm: apply the norm after the last block.
+
+        Returns:
+            The tokens (B, T, D); or a `Trace` where `layers` or `attention` ask for more.
+
+        Raises:
+            IndexError: there is no such block.
+        """
+        wanted_tokens, wanted_maps = ([range(self.depth)[i] for i in chosen] for chosen in (layers, attention))
+        states, maps = {}, {}
+        for i, block in enumerate(self.block_layers):
+            tokens, weights = block(tokens)
+            if i in wanted_tokens:
+                states[i] = tokens
+            if i in wanted_maps:
+                maps[i] = weights
+        if final_norm:
+            tokens = self.norm(tokens)
+        if not layers and not attention:
+            return tokens
+        return Trace(tokens, [states[i] for i in wanted_tokens], [maps[i] for i in wanted_maps])
+
+    def encode(self, images: Any, ids: Any = None) -> Any:
+        """Return the tokens (B, 1 + V, D), after the final norm, of the patches at `ids` (B, V); None takes all."""
+        return self.blocks(self.add_positions(self.embed(images, ids), ids))
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Return the tokens (B, 1 + L, D) of whole images (B, H, W, 3)."""
+        return self.encode(images)
+
+    def features(self, images: Any, pooling: str = "mean") -> Any:
+        """Return one vector an image, (B, D): the mean of the patch tokens (`mean`) or the class token (`cls`).
+
+        Raises:
+            ValueError: `pooling` is neither, or there is no class token.
+        """
+        if pooling not in ("mean", "cls"):
+            raise ValueError(f'pooling={pooling!r} is not known: choose "mean" or "cls"')
+        if pooling == "cls" and not self.leading:
+            raise ValueError('pooling="cls" needs a class token and this encoder has none: choose "mean"')
+        tokens = self(images)
+        return tokens[:, 0] if pooling == "cls" else ops.mean(tokens[:, self.leading :], axis=1)
+
+    def resized(self, image_size: int | Sequence[int]) -> ViTEncoder:
+        """Return an encoder for another input size, rectangles too: same weights, the positions resized bicubically.
+
+        Raises:
+            ValueError: a side is no multiple of the patch size.
+        """
+        other = ViTEncoder.from_config({**self.get_config(), "image_size": _pair(image_size), "name": None})
+        for target, source in zip(other.variables, self.variables, strict=True):
+            if source is not self.positions:
+                target.assign(source)
+        table = ops.convert_to_numpy(self.positions)
+        other.positions.assign(resize_positions(table, self.grid, other.grid, class_token=bool(self.leading)))
+        return other
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "width": self.width,
+            "depth": self.depth,
+            "heads": self.heads,
+            "positions": self.position_kind,
+            "class_token": bool(self.leading),
+        }

@@ -1,0 +1,167 @@
+"""Transformer layers and patch arithmetic, in `keras.ops` only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+LAYER_NORM_EPSILON = 1e-6
+
+
+def gelu(x: Any) -> Any:
+    """Return the exact GELU of `x`.
+
+    Written with `erf`: TensorFlow lowers Keras' own exact GELU to `Erfc`, which tf2onnx writes as an invalid node.
+    """
+    return 0.5 * x * (1.0 + ops.erf(x * (1.0 / math.sqrt(2.0))))
+
+
+def patchify(images: Any, patch_size: int) -> Any:
+    """Cut images into patches.
+
+    Args:
+        images: (B, H, W, C); H and W are multiples of `patch_size` and known when the graph is built.
+        patch_size: side p of a patch in pixels.
+
+    Returns:
+        (B, H/p · W/p, p·p·C), patches row by row, the values of each in (row, column, channel) order.
+    """
+    height, width, channels = images.shape[1:]
+    rows, columns = height // patch_size, width // patch_size
+    x = ops.reshape(images, (-1, rows, patch_size, columns, patch_size, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, rows * columns, patch_size * patch_size * channels))
+
+
+def unpatchify(patches: Any, grid: tuple[int, int], patch_size: int) -> Any:
+    """Put patches (B, L, p·p·C) of a (rows, columns) grid together to images (B, H, W, C): `patchify` undone."""
+    rows, columns = grid
+    channels = patches.shape[-1] // patch_size**2
+    x = ops.reshape(patches, (-1, rows, columns, patch_size, patch_size, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, rows * patch_size, columns * patch_size, channels))
+
+
+def gather_tokens(tokens: Any, ids: Any) -> Any:
+    """Return tokens[b, ids[b, i]] as (B, I, D), from tokens (B, L, D) and integer ids (B, I).
+
+    Written as one gather of whole rows: `take_along_axis` would fetch every channel by an index of its own.
+    """
+    length, width = tokens.shape[1:]
+    offsets = ops.arange(ops.shape(tokens)[0], dtype="int32")[:, None] * length
+    return ops.take(ops.reshape(tokens, (-1, width)), ops.cast(ids, "int32") + offsets, axis=0)
+
+
+def sincos_positions(grid: tuple[int, int], width: int, class_token: bool = True) -> np.ndarray:
+    """Return the fixed 2-D sine-cosine position table (METHOD: LUT §3, after MAE).
+
+    The first half of the channels encodes the column, the second half the row; each half is
+    [sin(ω·position), cos(ω·position)] with ω_i = 10000^(−i/(width/4)). A class token's position is zero.
+
+    Args:
+        grid: (rows, columns) of patches.
+        width: channels, a multiple of 4.
+        class_token: put a row of zeros in front.
+
+    Returns:
+        float32 (1 + rows·columns or rows·columns, width).
+    """
+    omega = 10000.0 ** (-np.arange(width // 4) / (width / 4))
+    row, column = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
+    angles = [axis.reshape(-1, 1) * omega for axis in (column, row)]
+    table = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1)
+    if class_token:
+        table = np.concatenate([np.zeros((1, width)), table])
+    return table.astype("float32")
+
+
+class LayerNorm(keras.layers.Layer):
+    """Layer normalisation over the last axis, epsilon 1e-6, computed in float32.
+
+    Spelled out operation by operation because the exporter can bring this form, not the one that Keras' layer becomes,
+    to the pattern that onnxruntime fuses (`lut_tf.export.onnx`).
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create scale (1) and shift (0)."""
+        width = input_shape[-1]
+        self.gamma = self.add_weight(shape=(width,), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(width,), initializer="zeros", name="beta")
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Normalise `x` (..., width); the result has the layer's compute dtype."""
+        x = ops.cast(x, "float32")
+        centred = x - ops.mean(x, axis=(-1,), keepdims=True)  # a tuple: OpenVINO refuses the scalar axis
+        variance = ops.mean(ops.square(centred), axis=(-1,), keepdims=True)
+        normal = centred / ops.sqrt(variance + LAYER_NORM_EPSILON)
+        scaled = normal * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
+        return ops.cast(scaled, self.compute_dtype)
+
+
+class Attention(keras.layers.Layer):
+    """Multi-head self-attention with one matrix for queries, keys and values.
+
+    Args:
+        width: channels, a multiple of `heads`.
+        heads: number of attention heads.
+    """
+
+    def __init__(self, width: int, heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.heads = heads
+        self.head_width = width // heads
+        self.qkv = keras.layers.Dense(3 * width, dtype=self.dtype_policy, name="qkv")
+        self.projection = keras.layers.Dense(width, dtype=self.dtype_policy, name="projection")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build both linear layers."""
+        self.qkv.build(input_shape)
+        self.projection.build(input_shape)
+        self.built = True
+
+    def call(self, x: Any) -> tuple[Any, Any]:
+        """Return the mixed tokens (B, T, D) and the attention (B, heads, T, T), float32, rows summing to 1."""
+        length = x.shape[1]
+        qkv = ops.reshape(self.qkv(x), (-1, length, 3, self.heads, self.head_width))
+        query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3, axis=0)
+        scores = ops.matmul(query * self.head_width**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        attention = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+        mixed = ops.matmul(ops.cast(attention, value.dtype), value)
+        mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, length, self.heads * self.head_width))
+        return self.projection(mixed), attention
+
+
+class Block(keras.layers.Layer):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)); MLP ratio 4, exact GELU.
+
+    Args:
+        width: channels.
+        heads: attention heads.
+    """
+
+    def __init__(self, width: int, heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        self.norm1 = LayerNorm(dtype=self.dtype_policy, name="norm1")
+        self.attention = Attention(width, heads, dtype=self.dtype_policy, name="attention")
+        self.norm2 = LayerNorm(dtype=self.dtype_policy, name="norm2")
+        self.expand = keras.layers.Dense(4 * width, dtype=self.dtype_policy, name="expand")
+        self.contract = keras.layers.Dense(width, dtype=self.dtype_policy, name="contract")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build every child, so that saved weights load (Keras 3 skips children that were not built)."""
+        for layer in (self.norm1, self.attention, self.norm2, self.expand):
+            layer.build(input_shape)
+        self.contract.build((*input_shape[:-1], 4 * self.width))
+        self.built = True
+
+    def call(self, x: Any) -> tuple[Any, Any]:
+        """Return the tokens (B, T, D) and the block's attention (B, heads, T, T)."""
+        mixed, attention = self.attention(self.norm1(x))
+        x = x + mixed
+        return x + self.contract(gelu(self.expand(self.norm2(x)))), attention
