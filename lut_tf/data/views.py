@@ -1,0 +1,244 @@
+"""What a run sees of an image: crops, flips and colour decisions, on the host, from uniform numbers.
+
+Every random decision of an example comes from one row of numbers keyed by (seed, epoch, example), so that it does not
+depend on batches, hosts, threads or where the run was started.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from lut_tf.config import ViewsConfig
+from lut_tf.models.preprocess import Colour
+
+ATTEMPTS = 10
+VIEW_DRAWS = 2 * ATTEMPTS + 3  # areas and shapes to try, top, left, flip
+COLOUR_DRAWS = 11  # jitter or not, four factors, four sort keys, which of three, blur radius
+DRAWS = 2 * VIEW_DRAWS + COLOUR_DRAWS
+ASPECT = (3 / 4, 4 / 3)
+SMALL = 64  # up to this size evaluation shows whole images
+
+
+class View(NamedTuple):
+    """A crop and where it came from.
+
+    `image` is uint8 (S, S, 3). `geometry` is float32 (5,): top, left, height and width as fractions of the source image
+    (slightly outside 0 … 1 where the crop reaches into the padding), and 1 if flipped, else 0.
+    """
+
+    image: tf.Tensor
+    geometry: tf.Tensor
+
+
+def check_views(views: ViewsConfig, image_size: int) -> None:
+    """Refuse views that cannot be cut.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    low, high = views.scale
+    least, most = views.blur_radius
+    conditions = [
+        ("padding", 0 <= views.padding < image_size, f"from 0 to below the image size {image_size}"),
+        ("scale", 0 < low <= high <= 1, "two rising numbers in 0 … 1"),
+        ("jitter_probability", 0 <= views.jitter_probability <= 1, "in 0 … 1"),
+        ("brightness", views.brightness >= 0, "at least 0"),
+        ("contrast", views.contrast >= 0, "at least 0"),
+        ("saturation", views.saturation >= 0, "at least 0"),
+        ("hue", 0 <= views.hue <= 0.5, "in 0 … 0.5"),
+        ("blur_radius", 0 < least <= most, "two rising numbers above 0"),
+    ]
+    for name, holds, meaning in conditions:
+        if not holds:
+            raise ValueError(f"views.{name}: {getattr(views, name)!r} must be {meaning}: change it")
+
+
+def draw(seed: int, epoch: tf.Tensor, index: tf.Tensor, noise_length: int) -> tf.Tensor:
+    """Return the example's uniform numbers in [0, 1), float32 (DRAWS + noise_length,); `epoch`, `index` int64 scalars.
+
+    One call for everything: small operations are what costs time on small images. The two words of the key are
+    (seed, epoch) and the example; the generator scrambles them.
+    """
+    key = tf.stack([tf.constant(seed << 32, tf.int64) + epoch, index])
+    return tf.random.stateless_uniform([DRAWS + noise_length], key, alg="philox")
+
+
+# ---------------------------------------------------------------------------------------------------------- geometry
+
+
+def _resized(image: tf.Tensor, full: tf.Tensor, start: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
+    """Resize `image` to `full` (height, width) and return the piece of `extent` at `start`, uint8.
+
+    Bicubic (Keys, a = -0.5), antialiased, as Pillow. Only the pixels that the piece needs are touched: all pixels enter
+    with the weights that they have in the whole.
+    """
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    origin, target = tf.cast(start, tf.float32), tf.cast(full, tf.float32)
+    step = size / target
+    reach = 2.0 * tf.maximum(step, 1.0) + 1.0
+    first = tf.maximum(tf.floor(origin * step - reach), 0.0)
+    last = tf.minimum(tf.math.ceil((origin + tf.cast(extent, tf.float32)) * step + reach), size)
+    begin, length = tf.cast(first, tf.int32), tf.cast(last - first, tf.int32)
+    needed = tf.slice(image, tf.pad(begin, [[0, 1]]), tf.pad(length, [[0, 1]], constant_values=3))
+    scale = target / size
+    values = tf.raw_ops.ScaleAndTranslate(
+        images=needed[tf.newaxis],
+        size=extent,
+        scale=scale,
+        translation=first * scale - origin,
+        kernel_type="keyscubic",
+        antialias=True,
+    )[0]
+    return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
+
+
+def _short_side(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Height and width of the image resized so that its shorter side is `size`; the longer is cut to an integer."""
+    shape = tf.cast(tf.shape(image)[:2], tf.int64)
+    return tf.cast(size * shape // tf.reduce_min(shape), tf.int32)
+
+
+def _reflect(places: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Fold pixel numbers beyond the border back (the border pixel itself is not repeated)."""
+    places = tf.abs(places)
+    return length - 1 - tf.abs(length - 1 - places)
+
+
+def _simple_views(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsConfig) -> list[View]:
+    """Cut the views (V, VIEW_DRAWS) after resizing the short side to `size` and padding by reflection."""
+    full = _short_side(image, size)
+    room = full + (2 * views.padding - size + 1)
+    starts = tf.cast(tf.floor(draws[:, -3:-1] * tf.cast(room, tf.float32)), tf.int32)
+    starts = tf.minimum(starts, room - 1) - views.padding  # a product just below the bound may round up to it
+    count = draws.shape[0]
+    low = tf.maximum(tf.reduce_min(starts, axis=0), 0)
+    high = tf.minimum(tf.reduce_max(starts, axis=0) + size, full)
+
+    def together() -> list[tf.Tensor]:
+        region = _resized(image, full, low, high - low)
+        return [_window(region, starts[v], low, full, size) for v in range(count)]
+
+    def apart() -> list[tf.Tensor]:
+        windows = []
+        for v in range(count):
+            first, last = tf.maximum(starts[v], 0), tf.minimum(starts[v] + size, full)
+            windows.append(_window(_resized(image, full, first, last - first), starts[v], first, full, size))
+        return windows
+
+    # Resized once for all views, unless these lie far apart in a strip that may be a million pixels long.
+    crops = tf.cond(tf.reduce_prod(high - low) <= count * size**2, together, apart) if count > 1 else together()
+    fractions = tf.concat([starts, tf.fill([count, 2], size)], axis=1) / tf.concat([full, full], axis=0)
+    return [_view(crops[v], fractions[v], draws[v, -1], views) for v in range(count)]
+
+
+def _window(region: tf.Tensor, start: tf.Tensor, origin: tf.Tensor, full: tf.Tensor, size: int) -> tf.Tensor:
+    """Cut (size, size) at `start` of the resized image, whose part from `origin` on is `region`; borders reflect."""
+    rows = _reflect(start[0] + tf.range(size), full[0]) - origin[0]
+    columns = _reflect(start[1] + tf.range(size), full[1]) - origin[1]
+    return tf.gather(tf.gather(region, rows), columns, axis=1)
+
+
+def _random_resized_view(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsConfig) -> View:
+    """MAE's crop (VIEW_DRAWS,): a random area and shape, resized to (size, size)."""
+    shape = tf.shape(image)[:2]
+    start, extent = _random_area(shape, draws, views.scale)
+    crop = tf.slice(image, tf.pad(start, [[0, 1]]), tf.pad(extent, [[0, 1]], constant_values=3))
+    target = tf.constant([size, size])
+    crop = _resized(crop, target, tf.zeros_like(target), target)
+    fractions = tf.cast(tf.concat([start, extent], 0), tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
+    return _view(crop, fractions, draws[-1], views)
+
+
+def _random_area(shape: tf.Tensor, draws: tf.Tensor, scale: tuple[float, float]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Start and extent of the first of ten tries that fits, else of the largest central crop of an allowed shape."""
+    size = tf.cast(shape, tf.float32)
+    area = size[0] * size[1] * (scale[0] + (scale[1] - scale[0]) * draws[:ATTEMPTS])
+    low, high = math.log(ASPECT[0]), math.log(ASPECT[1])
+    aspect = tf.exp(low + (high - low) * draws[ATTEMPTS : 2 * ATTEMPTS])
+    tries = tf.round(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1))
+    fits = tf.reduce_all((tries >= 1.0) & (tries <= size), axis=1)
+    largest = tf.stack([tf.minimum(size[0], size[1] / ASPECT[0]), tf.minimum(size[1], size[0] * ASPECT[1])])
+    fallback = tf.maximum(tf.round(largest), 1.0)
+    found = tf.reduce_any(fits)
+    extent = tf.where(found, tries[tf.argmax(tf.cast(fits, tf.int32))], fallback)
+    room = size - extent
+    random_start = tf.minimum(tf.floor(draws[-3:-1] * (room + 1.0)), room)
+    start = tf.where(found, random_start, tf.floor(room / 2.0))
+    return tf.cast(start, tf.int32), tf.cast(extent, tf.int32)
+
+
+def _view(crop: tf.Tensor, fractions: tf.Tensor, flip_draw: tf.Tensor, views: ViewsConfig) -> View:
+    """Flip the crop or not, and put its geometry together."""
+    fractions = tf.cast(fractions, tf.float32)
+    if not views.flip:
+        return View(crop, tf.concat([fractions, [0.0]], axis=0))
+    flip = flip_draw < 0.5
+    image = tf.cond(flip, lambda: tf.reverse(crop, [1]), lambda: crop)
+    return View(image, tf.concat([fractions, [tf.cast(flip, tf.float32)]], axis=0))
+
+
+def training_views(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsConfig, count: int) -> list[View]:
+    """Cut one image into the views of pre-training.
+
+    Args:
+        image: uint8 (h, w, 3).
+        draws: float32 (≥ DRAWS,), from `draw`.
+        size: side S of a view in pixels.
+        views: which crop, and its settings.
+        count: 1 or 2 views; the first does not depend on it.
+
+    Returns:
+        `count` views, before colour.
+    """
+    each = tf.reshape(draws[: count * VIEW_DRAWS], [count, VIEW_DRAWS])
+    if views.crop == "simple":
+        result = _simple_views(image, each, size, views)
+    else:
+        result = [_random_resized_view(image, each[v], size, views) for v in range(count)]
+    return [View(tf.ensure_shape(image, [size, size, 3]), tf.ensure_shape(g, [5])) for image, g in result]
+
+
+def evaluation_view(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Return the fixed view (size, size, 3), uint8, on which encoders are measured.
+
+    Up to 224 pixels the short side becomes 256/224 of `size` and the centre is cut out (the field's protocol). Above
+    224, and up to 64 (small pictures have their subject up to the border), the short side becomes `size` itself.
+    """
+    short = size * 256 // 224 if SMALL < size <= 224 else size
+    full = _short_side(image, short)
+    start = tf.cast(tf.round(tf.cast(full - size, tf.float32) / 2.0), tf.int32)
+    return tf.ensure_shape(_resized(image, full, start, tf.constant([size, size])), [size, size, 3])
+
+
+# ------------------------------------------------------------------------------------------------------------ colour
+
+
+def colour_decisions(draws: tf.Tensor, views: ViewsConfig) -> tf.Tensor:
+    """Return the colour decisions of view 2, float32 (B, 11), columns as in `Colour`, from draws (B, ≥ DRAWS)."""
+    numbers = draws[:, 2 * VIEW_DRAWS : DRAWS]
+    jitter = numbers[:, 0] < views.jitter_probability
+
+    def factor(column: int, centre: float, strength: float) -> tf.Tensor:
+        low, high = max(centre - strength, 0.0) if centre else -strength, centre + strength
+        return tf.where(jitter, low + (high - low) * numbers[:, column], centre)
+
+    places = tf.cast(tf.argsort(tf.argsort(numbers[:, 5:9])), tf.float32)
+    choice = 1.0 + tf.minimum(tf.floor(3.0 * numbers[:, 9]), 2.0)
+    least, most = views.blur_radius
+    decisions = Colour(
+        brightness=factor(1, 1.0, views.brightness),
+        contrast=factor(2, 1.0, views.contrast),
+        saturation=factor(3, 1.0, views.saturation),
+        hue=factor(4, 0.0, views.hue),
+        brightness_at=places[:, 0],
+        contrast_at=places[:, 1],
+        saturation_at=places[:, 2],
+        hue_at=places[:, 3],
+        choice=choice if views.one_of_three else tf.zeros_like(choice),
+        solarize_threshold=tf.fill(tf.shape(choice), float(views.solarize_threshold)),
+        blur_radius=least + (most - least) * numbers[:, 10],
+    )
+    return tf.stack(decisions, axis=1)

@@ -1,0 +1,302 @@
+"""Guards sources: the digits' split, folders with every odd kind of file, and damaged files that must not matter."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from lut_tf.config import DataConfig, ViewsConfig
+from lut_tf.data.decode import MAX_PIXELS
+from lut_tf.data.folder import count_images, list_folder
+from lut_tf.data.pipeline import evaluation_dataset, pretraining_dataset
+from lut_tf.data.sources import ArraySource, ImageFolder, digits, open_sources
+
+DIGITS_TRAIN_CRC = 1870667312
+
+
+def picture(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
+    """A smooth picture, so that JPEG keeps it nearly."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG header that claims 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def read(source: ImageFolder, *indices: int) -> list[np.ndarray]:
+    """Read through a graph, as pipelines do."""
+    dataset = tf.data.Dataset.from_tensor_slices(np.array(indices, np.int64)).map(source.image)
+    return list(dataset.as_numpy_iterator())
+
+
+def test_digits_parts_are_disjoint_stratified_and_fixed() -> None:
+    parts = [digits("train"), digits("validation"), digits("heldout")]
+    assert [len(part) for part in parts] == [1197, 300, 300]
+    for part in parts[1:]:
+        assert part.labels is not None
+        assert np.bincount(part.labels).tolist() == [30] * 10
+    images = [part._images.numpy() for part in parts]
+    assert images[0].shape[1:] == (8, 8, 3) and images[0].max() == 255 and images[0].min() == 0
+    assert len(np.unique(np.concatenate(images).reshape(1797, -1), axis=0)) == 1797  # no digit in two parts
+    labels = parts[0].labels
+    assert labels is not None
+    assert zlib.crc32(images[0].tobytes() + labels.tobytes()) == DIGITS_TRAIN_CRC
+
+
+ODD_FILES = {
+    "gray.jpg": (lambda p: encoded(p.convert("L"), "JPEG"), lambda p: p.convert("L")),
+    "cmyk.jpg": (lambda p: encoded(p.convert("CMYK"), "JPEG", quality=95), lambda p: p),
+    "progressive.jpeg": (lambda p: encoded(p, "JPEG", progressive=True, quality=95), lambda p: p),
+    "exif.JPG": (lambda p: encoded(p, "JPEG", quality=95, exif=_turned()), lambda p: p),
+    "plain.png": (lambda p: encoded(p, "PNG"), lambda p: p),
+    "palette.png": (lambda p: encoded(p.quantize(64), "PNG"), lambda p: p.quantize(64)),
+    "alpha.png": (lambda p: encoded(_transparent(p), "PNG"), lambda p: p),
+    "bilevel.png": (lambda p: encoded(p.convert("1"), "PNG"), lambda p: p.convert("1")),
+    "sixteen.png": (lambda p: encoded(_sixteen(p), "PNG"), lambda p: p.convert("L")),
+    "plain.webp": (lambda p: encoded(p, "WEBP", lossless=True), lambda p: p),
+    "lossy.webp": (lambda p: encoded(p, "WEBP", quality=95), lambda p: p),
+    "alpha.webp": (lambda p: encoded(_transparent(p), "WEBP", lossless=True, exact=True), lambda p: p),
+    "moving.webp": (lambda p: _moving(p, "WEBP", lossless=True), lambda p: p),
+    "plain.bmp": (lambda p: encoded(p, "BMP"), lambda p: p),
+    "palette.bmp": (lambda p: encoded(p.quantize(64), "BMP"), lambda p: p.quantize(64)),
+    "moving.gif": (lambda p: _moving(p.quantize(64), "GIF"), lambda p: p.quantize(64)),
+    "png called.jpg": (lambda p: encoded(p, "PNG"), lambda p: p),
+}
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter turn
+    return exif
+
+
+def _transparent(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image
+
+
+def _sixteen(image: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+
+
+def _moving(image: Image.Image, kind: str, **options: Any) -> bytes:
+    return encoded(
+        image, kind, save_all=True, append_images=[image.rotate(180), image.rotate(90)], duration=50, **options
+    )
+
+
+def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
+    for name, (write, _) in ODD_FILES.items():
+        (tmp_path / name).write_bytes(write(picture()))
+    source = ImageFolder(tmp_path)
+    for path, image in zip(source.files, read(source, *range(len(source))), strict=True):
+        _, expect = ODD_FILES[Path(path).name]
+        assert image.shape == (40, 60, 3) and image.dtype == np.uint8, path
+        assert np.abs(image.astype(int) - np.asarray(expect(picture()).convert("RGB"))).mean() < 3, path
+    assert len(source) == len(ODD_FILES) and not source.damage.counts
+
+
+def test_one_pixel_and_exif_on_request(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(picture(1, 1), "PNG"))
+    (tmp_path / "b.jpg").write_bytes(encoded(picture(), "JPEG", exif=_turned()))
+    assert read(ImageFolder(tmp_path), 0)[0].shape == (1, 1, 3)
+    assert read(ImageFolder(tmp_path, apply_exif=True), 1)[0].shape == (60, 40, 3)
+
+
+@pytest.fixture
+def damaged_folder(tmp_path: Path) -> Path:
+    """Class a: 7 readable and 6 damaged files among each other; class b: 3 readable."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    jpeg = encoded(picture(200, 200), "JPEG")
+    damaged = {
+        "01 truncated.jpg": jpeg[: len(jpeg) // 2],
+        "03 empty.jpg": b"",
+        "04 text.jpg": b"this is no picture\n" * 20,
+        "05 bomb.png": bomb(),
+        "07 truncated.png": encoded(picture(), "PNG")[:200],
+        "12 header only.webp": encoded(picture(), "WEBP")[:40],
+    }
+    for name, content in damaged.items():
+        (tmp_path / "a" / name).write_bytes(content)
+    for number in (0, 2, 6, 8, 9, 10, 11):
+        (tmp_path / "a" / f"{number:02}.png").write_bytes(encoded(picture(seed=number), "PNG"))
+    for number in range(3):
+        (tmp_path / "b" / f"{number:02}.png").write_bytes(encoded(picture(seed=20 + number), "PNG"))
+    return tmp_path
+
+
+def test_damaged_files_are_replaced_counted_and_logged(damaged_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = ImageFolder(damaged_folder, damaged_share=0.5)
+    assert len(source) == 16
+    with caplog.at_level(logging.WARNING):
+        images = read(source, *range(16), 1)
+    for damaged, instead in [(1, 2), (3, 6), (4, 6), (5, 6), (7, 8), (12, 0)]:
+        np.testing.assert_array_equal(images[damaged], images[instead], err_msg=source.files[damaged])
+    for index in (0, 2, 6, 8, 9, 10, 11):
+        np.testing.assert_array_equal(images[index], np.asarray(picture(seed=index)))
+    assert source.damage.counts == {"damaged": 3, "empty": 1, "not an image": 1, "too large": 1}
+    assert len([r for r in caplog.records if "takes its place" in r.getMessage()]) == 6
+    assert sum(source.damage.counts.values()) == 6  # once each
+
+
+def test_damage_leaves_all_other_examples_alone(damaged_folder: Path) -> None:
+    def run() -> dict[int, np.ndarray]:
+        dataset = pretraining_dataset(
+            ImageFolder(damaged_folder, damaged_share=0.6),
+            batch_size=8, image_size=32, views=ViewsConfig(), seed=0, steps=2, noise_length=4,
+        )  # fmt: skip
+        run = list(dataset.as_numpy_iterator())
+        assert [len(batch["index"]) for batch in run] == [8, 8]
+        return {int(i): view for batch in run for i, view in zip(batch["index"], batch["view2"], strict=True)}
+
+    before = run()
+    victim = Path(list_folder(damaged_folder).files[9])
+    victim.write_bytes(b"")
+    after = run()
+    assert before.keys() == after.keys() == set(range(16))
+    assert [i for i in before if not np.array_equal(before[i], after[i])] == [9]
+
+
+def test_vanished_file_is_replaced(damaged_folder: Path) -> None:
+    source = ImageFolder(damaged_folder, damaged_share=0.5)
+    Path(source.files[13]).unlink()
+    np.testing.assert_array_equal(read(source, 13)[0], np.asarray(picture(seed=21)))
+    assert source.damage.counts == {"missing": 1}
+
+
+def test_too_much_damage_stops_with_the_list(damaged_folder: Path) -> None:
+    source = ImageFolder(damaged_folder, damaged_share=0.1)
+    # How many are found before the stop depends on the threads, that two of 16 are too many does not.
+    with pytest.raises(tf.errors.OpError, match=r"data\.path: [2-6] of 16 files give no image \(.*\): .*/a/0"):
+        list(evaluation_dataset(source, range(16), 32, 4))
+
+
+def test_no_readable_file_stops(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(tf.errors.OpError, match="no file is left"):
+        read(ImageFolder(tmp_path, damaged_share=1.0), 0)[0]
+
+
+def test_bound_is_on_pixels_not_on_sides(tmp_path: Path) -> None:
+    assert 10_000 * 8000 < MAX_PIXELS < 10_000 * 9000
+    (tmp_path / "long.png").write_bytes(encoded(Image.new("L", (20_000, 10)), "PNG"))
+    assert read(ImageFolder(tmp_path), 0)[0].shape == (10, 20_000, 3)
+
+
+def test_listing_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> None:
+    names = [
+        "zebra/2.jpg",
+        "zebra/1.PNG",
+        "ant/deep/er/x.webp",
+        "ant/a.gif",
+        "ant/.hidden.jpg",
+        ".git/x.png",
+        "ant/notes.txt",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "no images here").mkdir()
+    (tmp_path / "ant" / "loop").symlink_to(tmp_path / "ant")
+    listing = list_folder(tmp_path)
+    assert listing.classes == ["ant", "zebra"] and listing.labels == [0, 0, 1, 1]
+    assert [str(Path(file).relative_to(tmp_path)) for file in listing.files] == [
+        "ant/a.gif", "ant/deep/er/x.webp", "zebra/1.PNG", "zebra/2.jpg",
+    ]  # fmt: skip
+    assert count_images(DataConfig(source="image_folder", path=str(tmp_path))) == 4
+
+
+def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(encoded(picture(), "PNG"))
+    (tmp_path / "a.png").write_bytes(encoded(picture(), "PNG"))
+    source = ImageFolder(tmp_path)
+    assert len(source) == 2 and source.labels is None and source.classes is None
+
+
+def test_unusable_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"data\.path: '.*nowhere' does not exist: give"):
+        list_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"data\.path: '.*' holds no images: give"):
+        list_folder(tmp_path)
+    (tmp_path / "file.jpg").write_bytes(b"x")
+    with pytest.raises(ValueError, match="is not a folder"):
+        list_folder(tmp_path / "file.jpg")
+    (tmp_path / "class").mkdir()
+    shutil.copy(tmp_path / "file.jpg", tmp_path / "class")
+    with pytest.raises(ValueError, match="holds images and the class folder 'class'"):
+        list_folder(tmp_path)
+
+
+def test_contradictory_settings_are_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.path: null"):
+        count_images(DataConfig(source="image_folder"))
+    with pytest.raises(ValueError, match=r"data\.path: 'x' is not used .* set data\.source=image_folder"):
+        count_images(DataConfig(path="x"))
+    with pytest.raises(ValueError, match=r"data\.parallel_calls: 0"):
+        count_images(DataConfig(parallel_calls=0))
+    assert count_images(DataConfig()) == 1197
+
+
+def test_evaluation_folder_must_have_the_same_classes(tmp_path: Path) -> None:
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog", "odd/cat", "odd/eel"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.png").write_bytes(encoded(picture(), "PNG"))
+
+    def opened(evaluation: str) -> Any:
+        path = str(tmp_path / evaluation)
+        return open_sources(DataConfig("image_folder", path=str(tmp_path / "train"), evaluation_path=path))
+
+    parts = opened("test")
+    assert parts.train.classes == parts.validation.classes == ["cat", "dog"] and parts.heldout is None
+    with pytest.raises(ValueError, match=r"data\.evaluation_path: .* differ in 2 classes \(dog, eel\)"):
+        opened("odd")
+    with pytest.raises(ValueError, match=r"data\.evaluation_path: .* is flat"):
+        opened("test/cat")
+
+
+def test_digits_open_in_three_parts() -> None:
+    assert [len(part) for part in open_sources(DataConfig()) if part is not None] == [1197, 300, 300]
+
+
+def test_arrays_are_checked() -> None:
+    with pytest.raises(ValueError, match="must be uint8"):
+        ArraySource(np.zeros((2, 4, 4, 3)))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="labels: 1 for 2 images"):
+        ArraySource(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(1, np.int32))
+
+
+def test_counting_needs_no_tensorflow() -> None:
+    code = "import sys; from lut_tf.data.folder import count_images; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
