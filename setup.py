@@ -28,6 +28,7 @@ setup(
         "tf2onnx>=1.17",  # export to ONNX
         "onnxruntime>=1.31",  # comparing an exported graph with the model it came from
         "scikit-learn>=1.9",  # the embedded digits, and the logistic-regression probe
+        "pillow>=12",  # image files that TensorFlow cannot decode
         "matplotlib>=3.11",  # reconstruction pictures
         "tensorboard>=2.21",  # curves and pictures while training
         "jsonargparse[signatures]>=4.53",  # YAML and the command line into one tree of dataclasses

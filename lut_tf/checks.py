@@ -16,7 +16,7 @@ from lut_tf.models.presets import EncoderSize, encoder_size
 from lut_tf.settings import describe_type, get_setting, has_type, show
 
 # What may change when a run is started again on its directory: nothing here alters what is learned.
-MAY_DIFFER = ("run_dir", "strategy", "devices", "logging", "data.parallel_calls")
+MAY_DIFFER = ("run_dir", "strategy", "devices", "logging", "checkpoint", "data.parallel_calls", "data.damaged_share")
 
 
 class Range(NamedTuple):
@@ -48,6 +48,7 @@ RANGES = {
     "epochs": COUNT,
     "seed": Range(0, 2**32 - 1),  # what NumPy's generators take
     "devices": COUNT,
+    "data.damaged_share": FRACTION,
     "data.parallel_calls": COUNT,
     "views.padding": NOT_NEGATIVE,
     "views.scale": Range(0, 1, open_low=True),
@@ -85,6 +86,11 @@ RANGES = {
     "probe.images": COUNT,
     "logging.pictures_every": NOT_NEGATIVE,
     "logging.pictures": COUNT,
+    "checkpoint.every_epochs": NOT_NEGATIVE,
+    "checkpoint.every_steps": NOT_NEGATIVE,
+    "checkpoint.every_minutes": NOT_NEGATIVE,
+    "checkpoint.keep": COUNT,
+    "checkpoint.keep_every": NOT_NEGATIVE,
 }
 
 

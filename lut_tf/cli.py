@@ -20,17 +20,19 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lut_tf.checks import check, check_files
 from lut_tf.config import ConfigFile, add_config_arguments, config_from, settings
+from lut_tf.errors import Stopped
 from lut_tf.settings import describe_type
 
 WRONG_USE, INTERRUPTED = 2, 130
 
 
 class Verb(NamedTuple):
-    """One word of the command line: what it does, its options, and the function that does it."""
+    """One word of the command line: what it does, its options, the function that does it, and a line on its use."""
 
     summary: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[ArgumentParser, Namespace], None]
+    usage: str = "[--setting value] ..."  # the list of options says them once, with the meanings
 
 
 def _add_train_arguments(parser: ArgumentParser) -> None:
@@ -47,15 +49,38 @@ def _train(parser: ArgumentParser, arguments: Namespace) -> None:
     print(pretrain(config).summary())
 
 
+def _add_export_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="RUN_DIR_OR_ENCODER", help="a run directory, or the .keras file of an encoder"
+    )
+    parser.add_argument(
+        "--to", default="saved_model,onnx", help="formats, with commas: saved_model, onnx (default: %(default)s)"
+    )
+    parser.add_argument("--output", help="directory of the files (default: export/ next to the encoder)")
+
+
+def _export(parser: ArgumentParser, arguments: Namespace) -> None:
+    from lut_tf.export import export_encoder, table
+
+    print(table(export_encoder(arguments.source, arguments.to, arguments.output)))
+
+
 VERBS = {
     "train": Verb("pre-train an encoder", _add_train_arguments, _train),
+    "export": Verb(
+        "write an encoder as SavedModel and ONNX, verified",
+        _add_export_arguments,
+        _export,
+        "RUN_DIR_OR_ENCODER [--to saved_model,onnx] [--output DIR]",
+    ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `lut-tf` on `argv` (the process' arguments by default) and return the exit status.
 
-    The status is 0, 2 after a mistake of the user's (one line on stderr says which), or 130 after Ctrl-C.
+    The status is 0; 2 after a mistake of the user's; 130 or 143 after SIGINT or SIGTERM (a training run has saved itself
+    then); 1 after another end, such as a loss that is no number. One line on stderr says which.
     """
     # Where there is a GPU, a warning may say why TensorFlow cannot use it; elsewhere it logs only that it found none,
     # and that as an error.
@@ -69,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlut-tf: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Stopped as end:
+        print(f"lut-tf: {_one_line(end)}", file=sys.stderr)
+        return end.status
     except (ValueError, OSError) as error:
         if not _is_users(error):
             raise
@@ -93,7 +121,7 @@ def _run_verb(name: str, words: list[str]) -> None:
     verb = VERBS[name]
     parser = ArgumentParser(
         prog=f"lut-tf {name}",
-        usage="%(prog)s [--setting value] ...",  # the list below says it once, with the meanings
+        usage=f"%(prog)s {verb.usage}",
         description=f"{verb.summary.capitalize()}.",
         exit_on_error=False,
         allow_abbrev=False,

@@ -27,12 +27,15 @@ class DataConfig:
             one sub-folder a class, or flat without labels).
         path: the folder of training images of `image_folder`.
         evaluation_path: a labelled folder of the same classes, on which the probes are scored; without it none are.
+        damaged_share: the run stops, with the list, when more than this share of the files cannot be read; up to then
+            each is replaced by the next readable file of its class.
         parallel_calls: images read and cropped at the same time; null lets tf.data choose.
     """
 
     source: Literal["digits", "image_folder"] = "digits"
     path: str | None = None
     evaluation_path: str | None = None
+    damaged_share: float = 0.05
     parallel_calls: int | None = None
 
 
@@ -210,6 +213,25 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """When the run saves itself; its end and a stop by SIGINT or SIGTERM are always saved.
+
+    Args:
+        every_epochs: epochs between two checkpoints; 0: none by epochs.
+        every_steps: optimizer steps between two checkpoints; 0: none by steps.
+        every_minutes: minutes between two checkpoints; 0: none by the clock.
+        keep: how many of the newest stay.
+        keep_every: epochs whose multiples' checkpoints stay for ever; 0: none.
+    """
+
+    every_epochs: int = 1
+    every_steps: int = 0
+    every_minutes: float = 0.0
+    keep: int = 2
+    keep_every: int = 0
+
+
+@dataclass(frozen=True)
 class Config:
     """One pre-training run.
 
@@ -228,6 +250,7 @@ class Config:
         optimizer: batch, rate and decay.
         probe: measuring the encoder.
         logging: pictures and TensorBoard.
+        checkpoint: saving and going on.
     """
 
     run_dir: str = "runs/lut"
@@ -243,6 +266,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
 def settings() -> dict[str, Any]:

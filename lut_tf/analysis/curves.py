@@ -1,0 +1,53 @@
+"""Loss and probe curves of a run as one figure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+LOSSES = {"loss": "total", "reconstruction": "reconstruction", "context": "context"}
+PROBES = {"probe_knn": "k-NN", "probe_linear": "linear"}
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of a run's `metrics.jsonl`, one dict an epoch."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _plot(axes: Axes, lines: list[dict[str, float]], names: dict[str, str], **style: Any) -> None:
+    for name, label in names.items():
+        points = [(line["epoch"], line[name]) for line in lines if name in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.3)
+
+
+def draw_curves(metrics: Path, path: Path, baselines: dict[str, dict[str, float]] | None = None) -> None:
+    """Draw losses (left) and probe accuracies (right, where there are any).
+
+    Args:
+        metrics: a run's `metrics.jsonl`.
+        path: the PNG file to write.
+        baselines: accuracies `knn` and `linear` to draw as level lines, by name.
+    """
+    lines = read_metrics(metrics)
+    probed = any(name in line for line in lines for name in PROBES)
+    figure = Figure(figsize=(10 if probed else 5.5, 4), dpi=100, layout="constrained")
+    axes = figure.subplots(1, 2 if probed else 1, squeeze=False)[0]
+    _plot(axes[0], lines, LOSSES)
+    axes[0].set_ylabel("loss")
+    axes[0].legend()
+    if probed:
+        _plot(axes[1], lines, PROBES, marker="o")
+        for style, (name, row) in zip((":", "--", "-."), (baselines or {}).items(), strict=False):
+            axes[1].axhline(row["knn"], color="C0", linestyle=style, linewidth=1, label=f"k-NN, {name}")
+            axes[1].axhline(row["linear"], color="C1", linestyle=style, linewidth=1, label=f"linear, {name}")
+        axes[1].set_ylabel("accuracy on the validation images")
+        axes[1].legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

@@ -1,0 +1,92 @@
+"""What a run leaves on disk and in Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lut_tf.downstream.probe import table
+from lut_tf.methods.base import MaskedImageModel
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run writes what; the only place that knows the names in a run directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def probes(self) -> Path:
+        """Accuracies before and after training."""
+        return self.root / "probes.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's logs."""
+        return self.root / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What the run goes on from when it is started again."""
+        return self.root / "checkpoints"
+
+    @property
+    def pictures(self) -> Path:
+        """Reconstructions and curves."""
+        return self.root / "pictures"
+
+    @property
+    def curves(self) -> Path:
+        """Losses and probes over the epochs."""
+        return self.pictures / "curves.png"
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder, as Keras saves it."""
+        return self.root / "encoder.keras"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the whole method: student, decoder, heads, teacher."""
+        return self.root / "model.weights.h5"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves in Python.
+
+    Attributes:
+        files: where everything was written.
+        model: the trained method; `model.encoder` is what users keep.
+        probes: accuracies by row (`raw pixels`, `random encoder`, `trained encoder`) and probe (`knn`, `linear`);
+            empty where the data have no labels or no evaluation part.
+        probed_on: what the probes were scored on, in words.
+    """
+
+    files: RunFiles
+    model: MaskedImageModel
+    probes: dict[str, dict[str, float]] = field(default_factory=dict)
+    probed_on: str = ""
+
+    def summary(self) -> str:
+        """Return the closing table and the paths worth opening, for people."""
+        pictures = sorted(self.files.pictures.glob("epoch_*.png"))
+        opens = {
+            "encoder": self.files.encoder,
+            "reconstructions": pictures[-1] if pictures else None,
+            "curves": self.files.curves,
+            "metrics": self.files.metrics,
+            "TensorBoard": f"tensorboard --logdir {self.files.root}" if self.files.tensorboard.exists() else None,
+        }
+        lines = [table(self.probes, self.probed_on), ""] if self.probes else []
+        return "\n".join(["", *lines, *(f"{name + ':':<17}{path}" for name, path in opens.items() if path)])

@@ -1,0 +1,158 @@
+"""Saving where a run stands, so that a kill at any moment loses nothing that was saved, and finding it again.
+
+A checkpoint is a folder `step_00000042/` of TensorFlow checkpoint files and `manifest.json` with their sizes and SHA-256
+sums. It is written under another name and renamed when it is whole, so a name that counts is never half-written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint's files are not the ones that were written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    See `state` for what a checkpoint holds.
+
+    Args:
+        directory: where the checkpoints lie.
+        model: compiled, its optimizer built.
+        keep: how many of the newest stay.
+        keep_every: checkpoints at multiples of this step stay for ever; 0 keeps none beyond `keep`.
+    """
+
+    def __init__(self, directory: Path, model: keras.Model, keep: int = 2, keep_every: int = 0) -> None:
+        self.directory, self.model, self._keep, self._keep_every = directory, model, keep, keep_every
+        self._checkpoint = tf.train.Checkpoint(variables=state(model))
+
+    def steps(self) -> list[int]:
+        """Return the steps of the checkpoints there are, oldest first."""
+        return sorted(int(path.name.split("_")[1]) for path in self.directory.glob("step_*") if path.is_dir())
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return self.directory / f"step_{step:08d}"
+
+    def save(self, step: int) -> Path:
+        """Write a checkpoint of the model as it is.
+
+        Args:
+            step: optimizer steps that the run has behind it.
+
+        Raises:
+            OSError, tf.errors.OpError: it could not be written; those that were there are untouched.
+        """
+        final, unfinished = self.path(step), self.directory / f"unfinished_{os.getpid()}"
+        self._tidy()
+        try:
+            unfinished.mkdir(parents=True)
+            self._checkpoint.write(str(unfinished / "state"))
+            _write_manifest(unfinished, step)
+            if final.exists():  # a damaged one of the same step
+                shutil.rmtree(final)
+            unfinished.rename(final)
+            _sync(self.directory)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        self._forget_old()
+        return final
+
+    def restore(self) -> int:
+        """Load the newest checkpoint that is whole and return its step; 0 where there is none (a fresh start).
+
+        Damaged ones are reported and passed over.
+
+        Raises:
+            DamagedCheckpoint: there are checkpoints, and none is whole.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                _verify(self.path(step))
+            except DamagedCheckpoint as damage:
+                logger.warning("checkpoint of step %d is damaged (%s): trying the one before", step, damage)
+                continue
+            status = self._checkpoint.read(str(self.path(step) / "state"))
+            status.assert_existing_objects_matched().expect_partial()
+            return step
+        if steps:
+            raise DamagedCheckpoint(f"none of the {len(steps)} checkpoints in {self.directory} is whole")
+        return 0
+
+    def _forget_old(self) -> None:
+        for step in self.steps()[: -self._keep]:
+            if not self._keep_every or step % self._keep_every:
+                shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.directory.glob("unfinished_*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def state(model: keras.Model) -> dict[str, tf.Variable]:
+    """Return every variable of a run: student, teacher, BatchNorm statistics, optimizer, running means of the metrics.
+
+    Named one by one, because `tf.train.Checkpoint(model=…)` does not look into a Keras 3 layer's *lists* of layers: it
+    leaves blocks and heads out without a word, and gives back only those that the optimizer happens to hold. Numbered,
+    because Keras counts the names of layers and optimizers up within a process.
+    """
+    means = [variable for metric in model.metrics for variable in metric.variables]
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables, "means": means}
+    return {f"{group}_{i:04d}": v.value for group, variables in groups.items() for i, v in enumerate(variables)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.name != MANIFEST)
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_manifest(folder: Path, step: int) -> None:
+    """Write sizes and sums last, and have the disk hold everything before the folder gets its name."""
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sum(path)} for path in _files(folder)}
+    (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1), encoding="utf-8")
+    for path in (*_files(folder), folder / MANIFEST, folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _verify(folder: Path) -> None:
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {error}") from error
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedCheckpoint(f"{name} is missing")
+        if path.stat().st_size != wanted["bytes"] or _sum(path) != wanted["sha256"]:
+            raise DamagedCheckpoint(f"{name} is not what was written")

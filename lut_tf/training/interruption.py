@@ -1,0 +1,79 @@
+"""Stopping well: signals that ask a run to end, and the lock that keeps two runs off one directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from lut_tf.errors import Stopped
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Stopped):
+    """A signal asked the run to stop, and it has: the step is finished and saved.
+
+    Attributes:
+        status: the exit status that shells give to that signal, 130 for SIGINT and 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} after step {step}, which is saved: start again to go on")
+        self.status = 128 + number
+
+
+class StopRequest:
+    """Whether a signal has asked the run to stop, and which (0: none)."""
+
+    number = 0
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Note the first signal; the second one ends the process at once, as if nobody listened."""
+        if self.number:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.number = number
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request while the block runs (in the main thread; elsewhere none ever comes)."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.receive) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory while the block runs; the system lets go of it when the process dies, however it dies.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    with (run_dir / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"run_dir={str(run_dir)!r} is in use by process {file.read().strip() or '?'}: "
+                f"wait for it, or give another --run_dir"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,58 @@
+"""k-NN, the logistic probe and frozen features, against brute force. Guards `lut_tf.downstream`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lut_tf import ViTEncoder
+from lut_tf.data.sources import ArraySource
+from lut_tf.downstream.features import encoder_features, raw_pixels, sample
+from lut_tf.downstream.knn import knn_accuracy
+from lut_tf.downstream.logistic import logistic_accuracy
+from lut_tf.downstream.probe import table
+from lut_tf.models.preprocess import normalise
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 20, 200])
+def test_knn_is_the_weighted_vote_written_out(neighbours: int) -> None:
+    random = np.random.default_rng(neighbours)
+    bank, queries = random.normal(size=(60, 6)), random.normal(size=(40, 6))
+    bank_labels, labels = random.integers(0, 4, 60), random.integers(0, 4, 40)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)]
+    right = 0
+    for query, label in zip(unit[1], labels, strict=True):
+        similarity = unit[0] @ query
+        nearest = np.argsort(-similarity)[:neighbours]
+        votes = np.bincount(bank_labels[nearest], np.exp(similarity[nearest] / 0.07), minlength=4)
+        right += votes.argmax() == label
+    assert knn_accuracy(bank, bank_labels, queries, labels, neighbours) == right / 40
+
+
+def test_the_logistic_probe_separates_what_a_line_separates_and_nothing_more() -> None:
+    random = np.random.default_rng(0)
+    points, labels = random.normal(size=(400, 2)), np.tile([0, 1], 200)
+    apart = points * [1.0, 1e-3] + np.stack([np.zeros(400), labels * 0.02], axis=1)  # a small channel decides
+    assert logistic_accuracy(apart[:200], labels[:200], apart[200:], labels[200:]) == 1.0
+    assert logistic_accuracy(points[:200], labels[:200], points[200:], labels[200:]) < 0.65
+
+
+def test_features_are_the_encoders_for_each_image_in_order() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (130, 8, 8, 3), dtype=np.uint8)
+    source, encoder, indices = ArraySource(images), ViTEncoder(8, 4, 16, 1, 2), np.array([129, 3, 3, 77])
+    expected = encoder.features(normalise(images[indices]), "mean")
+    np.testing.assert_allclose(encoder_features(encoder)(source, indices), expected, atol=1e-5)
+    np.testing.assert_allclose(raw_pixels(8)(source, indices), images[indices].reshape(4, -1) / 255, atol=1e-6)
+    assert encoder_features(encoder)(source, np.arange(130)).shape == (130, 16)
+
+
+def test_a_sample_spans_the_whole_source() -> None:
+    assert sample(10, 20).tolist() == list(range(10))
+    assert sample(100, 3).tolist() == [0, 49, 99]
+
+
+def test_the_table_names_rows_and_figures() -> None:
+    text = table({"raw pixels": {"knn": 0.5, "linear": 0.25}}, "accuracy on 4 images")
+    assert "accuracy on 4 images" in text
+    assert "0.500   0.250" in text
