@@ -20,6 +20,7 @@ help:
 
 demo: $(VENV)/.installed
 	$(BIN)/python train_lut.py --config configs/digits.yaml
+	$(BIN)/lut-tf export runs/digits --to saved_model,onnx
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -1,0 +1,166 @@
+"""From a run directory or an encoder file to the files that were asked for, as the command line and scripts do it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lut_tf.export.onnx import check_onnx_target, to_onnx
+from lut_tf.export.report import ExportError, Report
+from lut_tf.export.saved_model import check_saved_model_target, to_saved_model
+from lut_tf.export.verify import check_file, verify
+
+if TYPE_CHECKING:
+    from lut_tf.models.encoder import ViTEncoder
+
+ENCODER_FILE = "encoder.keras"
+ENCODER_CLASS = "lut_tf>ViTEncoder"
+DIFFERENT, WRONG_USE = 1, 2
+
+
+class Format(NamedTuple):
+    """A kind of file: its name in an output directory, the check of a path, and what writes it."""
+
+    name: str
+    check: Callable[[Path], None]
+    write: Callable[[ViTEncoder, Path], Report]
+
+
+FORMATS = {
+    "saved_model": Format("saved_model", check_saved_model_target, to_saved_model),
+    "onnx": Format("encoder.onnx", check_onnx_target, to_onnx),
+}
+
+
+def export_encoder(
+    source: str | os.PathLike[str], formats: str | Sequence[str], output: str | os.PathLike[str] | None = None
+) -> list[Report]:
+    """Write an encoder in several formats, each verified. All that can be checked is, before TensorFlow is imported.
+
+    Args:
+        source: a run directory, or the `.keras` file of an encoder.
+        formats: of `saved_model` and `onnx`, as a list or as a text with commas.
+        output: directory for `saved_model/` and `encoder.onnx`; by default `export/` next to the encoder.
+
+    Returns:
+        One report a format, in the order asked.
+
+    Raises:
+        ExportError: a file does not compute what the encoder does; it is not left on disk.
+        FileNotFoundError: there is no encoder at `source`.
+        FileExistsError, NotADirectoryError, PermissionError: the output cannot be written.
+        ValueError: an unknown format, or a file that holds no encoder.
+    """
+    file = find_encoder(source)
+    chosen = _chosen(formats)
+    folder = file.parent / "export" if output is None else Path(output)
+    for kind in chosen:
+        kind.check(folder / kind.name)
+    encoder = load_encoder(file)
+    return [kind.write(encoder, folder / kind.name) for kind in chosen]
+
+
+def _chosen(formats: str | Sequence[str]) -> list[Format]:
+    names = [name.strip() for name in formats.split(",")] if isinstance(formats, str) else list(formats)
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        asked = unknown[0] if unknown else ""
+        raise ValueError(f"to={asked!r} is not a known format: give one or both of {','.join(FORMATS)}")
+    return [FORMATS[name] for name in dict.fromkeys(names)]
+
+
+def find_encoder(source: str | os.PathLike[str]) -> Path:
+    """Return the encoder's file at `source`, having looked into it without TensorFlow.
+
+    Raises:
+        FileNotFoundError: nothing is there, or a directory without `encoder.keras`.
+        ValueError: the file is not Keras', or holds another model.
+    """
+    given = Path(source)
+    path = given / ENCODER_FILE if given.is_dir() else given
+    if not path.is_file():
+        reason = f"holds no {ENCODER_FILE}" if given.is_dir() else "does not exist"
+        raise FileNotFoundError(f"source={given} {reason}: give a run directory or an encoder's .keras file")
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise ValueError(f"source={path} is not a .keras file: give a run directory or an encoder's .keras file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = json.loads(archive.read("config.json")).get("registered_name")
+    except (KeyError, AttributeError, json.JSONDecodeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"source={path} is damaged ({error}): give another encoder's .keras file") from error
+    if held != ENCODER_CLASS:
+        raise ValueError(f"source={path} holds a {held}, not a ViTEncoder: give the .keras file of an encoder")
+    return path
+
+
+def load_encoder(path: Path) -> ViTEncoder:
+    """Return the encoder saved at `path`.
+
+    Raises:
+        ValueError: Keras cannot read it.
+    """
+    import keras
+
+    import lut_tf.models.encoder  # noqa: F401  (Keras finds the class by its registered name)
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds; the file had a name and a form that promised an encoder
+        raise ValueError(f"source={path} cannot be read ({error}): give another encoder's .keras file") from error
+
+
+def export_script(kind: str, argv: Sequence[str] | None = None) -> int:
+    """Run `export/to_….py SOURCE [OUTPUT]` and return its exit status: 0, 1 if the file is wrong, 2 after a mistake."""
+    chosen = FORMATS[kind]
+    parser = argparse.ArgumentParser(description=f"Write an encoder as {kind} and verify it.")
+    parser.add_argument("source", metavar="RUN_DIR_OR_ENCODER.keras", help="run directory, or an encoder's .keras file")
+    parser.add_argument(
+        "output", metavar="OUTPUT", nargs="?", help=f"what to write; default: export/{chosen.name} next to the encoder"
+    )
+    arguments = parser.parse_args(argv)
+
+    def prepare() -> Callable[[], Report]:
+        file = find_encoder(arguments.source)
+        output = Path(arguments.output or file.parent / "export" / chosen.name)
+        chosen.check(output)
+        encoder = load_encoder(file)
+        return lambda: chosen.write(encoder, output)
+
+    return _run(parser.prog, prepare)
+
+
+def verify_script(argv: Sequence[str] | None = None) -> int:
+    """Run `export/verify.py FILE ENCODER.keras` and return its exit status: 0, 1 if they differ, 2 after a mistake."""
+    parser = argparse.ArgumentParser(description="Compare a SavedModel or an ONNX file with the encoder it came from.")
+    parser.add_argument("file", metavar="FILE", help="an .onnx file, or a SavedModel's directory")
+    parser.add_argument("source", metavar="ENCODER.keras", help="the encoder's .keras file, or its run directory")
+    arguments = parser.parse_args(argv)
+
+    def prepare() -> Callable[[], Report]:
+        check_file(Path(arguments.file))
+        encoder = load_encoder(find_encoder(arguments.source))
+        return lambda: verify(arguments.file, encoder)
+
+    return _run(parser.prog, prepare)
+
+
+def _run(program: str, prepare: Callable[[], Callable[[], Report]]) -> int:
+    """Print the report of what `prepare` returns. Mistakes show there; later only a wrong file is expected."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    try:
+        work = prepare()
+    except (ValueError, OSError) as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG_USE
+    try:
+        print(work())
+    except ExportError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return DIFFERENT
+    return 0

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from export_helpers import small_encoder
+
+from lut_tf.export import ExportError, to_onnx
+from lut_tf.export.onnx import OPSET
+from lut_tf.export.signature import float32_copy
+from lut_tf.models.encoder import ViTEncoder
+
+
+@pytest.fixture(scope="module")
+def file(encoder: ViTEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "new" / "encoder.onnx"
+    report = to_onnx(encoder, path)
+    assert report.path == path and report.size == path.stat().st_size and report.batch_sizes == (1, 2, 7)
+    assert all(difference < 1e-5 for difference in report.differences.values())
+    return path
+
+
+def batch(encoder: ViTEncoder, size: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(size, *encoder.image_size, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_onnxruntime_gives_the_encoders_outputs(file: Path, encoder: ViTEncoder, size: int) -> None:
+    images = batch(encoder, size)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    tokens, cls, pooled = session.run(["tokens", "cls", "pooled"], {"pixel_values": images})
+    np.testing.assert_allclose(tokens, encoder(images), atol=1e-5)
+    np.testing.assert_allclose(cls, encoder.features(images, "cls"), atol=1e-5)
+    np.testing.assert_allclose(pooled, encoder.features(images, "mean"), atol=1e-5)
+
+
+def test_names_shapes_and_the_note_inside(file: Path) -> None:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    assert [(value.name, value.shape) for value in session.get_inputs()] == [("pixel_values", ["batch", 32, 32, 3])]
+    outputs = [(value.name, value.shape) for value in session.get_outputs()]
+    assert outputs == [("tokens", ["batch", 17, 48]), ("cls", ["batch", 48]), ("pooled", ["batch", 48])]
+    note = session.get_modelmeta().custom_metadata_map
+    assert json.loads(note["image_size"]) == [32, 32] and json.loads(note["mean"]) == [0.485, 0.456, 0.406]
+    assert onnx.load(file).opset_import[0].version == OPSET
+
+
+def test_onnxruntime_fuses_every_norm_and_gelu(file: Path, encoder: ViTEncoder, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert kinds["LayerNormalization"] == 2 * encoder.depth + 1
+    assert kinds["Gelu"] == encoder.depth
+    assert not kinds["Erf"] and not kinds["Sqrt"]
+
+
+def test_openvino_runs_it(file: Path, encoder: ViTEncoder) -> None:
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in (1, 2, 7):
+        images = batch(encoder, size)
+        np.testing.assert_allclose(compiled({"pixel_values": images})["tokens"], encoder(images), atol=1e-4)
+
+
+def test_rectangles_and_encoders_without_class_token(rectangle: ViTEncoder, tmp_path: Path) -> None:
+    assert list(to_onnx(rectangle, tmp_path / "rectangle.onnx").differences) == ["tokens", "cls", "pooled"]
+    bare = small_encoder(class_token=False, depth=1)
+    assert list(to_onnx(bare, tmp_path / "bare.onnx").differences) == ["tokens", "pooled"]
+
+
+def test_mixed_precision_is_exported_in_float32(tmp_path: Path) -> None:
+    mixed = small_encoder(dtype="mixed_bfloat16", depth=1)
+    (tmp_path / "encoder.onnx").write_text("an earlier one, to be replaced")
+    assert to_onnx(mixed, tmp_path / "encoder.onnx", opset=13).differences["tokens"] < 1e-5
+    assert mixed.compute_dtype == "bfloat16"
+    assert {tensor.data_type for tensor in onnx.load(tmp_path / "encoder.onnx").graph.initializer} <= {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.INT32,
+        onnx.TensorProto.INT64,
+    }
+
+
+def test_a_wrong_file_never_appears(encoder: ViTEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(encoder: ViTEncoder) -> ViTEncoder:
+        copy = float32_copy(encoder)
+        copy.norm.beta.assign_add(np.full(copy.width, 2e-3, "float32"))
+        return copy
+
+    monkeypatch.setattr("lut_tf.export.onnx.float32_copy", wrong)
+    with pytest.raises(ExportError, match="tokens differs by 0.002"):
+        to_onnx(encoder, tmp_path / "new" / "encoder.onnx")
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "encoder.onnx").write_text("an earlier one")
+    with pytest.raises(ExportError):
+        to_onnx(encoder, tmp_path / "encoder.onnx")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["encoder.onnx"]
+    assert (tmp_path / "encoder.onnx").read_text() == "an earlier one"
+
+
+def test_mistakes_are_refused(encoder: ViTEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="opset=19 .* give 13 to 18"):
+        to_onnx(encoder, tmp_path / "encoder.onnx", opset=19)
+    with pytest.raises(ValueError, match="does not end in .onnx"):
+        to_onnx(encoder, tmp_path / "thesis.pdf")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(FileExistsError, match="is a directory"):
+        to_onnx(encoder, tmp_path / "folder.onnx")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        to_onnx(encoder, tmp_path / "file" / "encoder.onnx")
+    monkeypatch.setattr("lut_tf.export.onnx.LARGEST", 1000)
+    with pytest.raises(ValueError, match="use saved_model"):
+        to_onnx(encoder, tmp_path / "encoder.onnx")
