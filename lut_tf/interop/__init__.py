@@ -1,0 +1,16 @@
+"""Other people's weights, in and out: the LUT and MAE reference trainers, timm, Hugging Face."""
+
+from lut_tf.interop.convert import convert
+from lut_tf.interop.encoders import load_encoder, save_encoder
+from lut_tf.interop.files import MissingExtraError
+from lut_tf.interop.reference import load_reference, save_reference, to_reference
+
+__all__ = [
+    "MissingExtraError",
+    "convert",
+    "load_encoder",
+    "load_reference",
+    "save_encoder",
+    "save_reference",
+    "to_reference",
+]
