@@ -31,11 +31,12 @@ setup(
         "pillow>=12",  # image files that TensorFlow cannot decode
         "matplotlib>=3.11",  # reconstruction pictures
         "tensorboard>=2.21",  # curves and pictures while training
+        "safetensors>=0.6",  # reading and writing other people's weights without PyTorch
         "jsonargparse[signatures]>=4.53",  # YAML and the command line into one tree of dataclasses
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],  # the CUDA libraries that TensorFlow was built against
-        "pytorch": ["torch==2.13.0", "safetensors"],  # reading and writing other people's weights
+        "pytorch": ["torch>=2.6"],  # reading and writing .pth files of other people's weights
         "dev": [
             "pytest",  # the tests
             "hypothesis",  # properties of masks, orders and schedules

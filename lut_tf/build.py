@@ -22,17 +22,15 @@ def build_model(config: Config, total_steps: int) -> MaskedImageModel:
         config: checked.
         total_steps: optimizer steps of the whole run, for the teacher's momentum.
     """
-    size, method = resolve_size(config.encoder), config.method
-    encoder = ViTEncoder(image_size=config.encoder.image_size, **size._asdict(), name="encoder")
-    wanted = config.decoder
-    decoder = PixelDecoder(
-        encoder.grid, size.patch_size, size.width, wanted.width, wanted.depth, wanted.heads, name="decoder"
-    )
+    size, method, wanted, policy = resolve_size(config.encoder), config.method, config.decoder, config.compute.precision
+    encoder = ViTEncoder(image_size=config.encoder.image_size, **size._asdict(), name="encoder", dtype=policy)
+    tokens = (encoder.grid, size.patch_size, size.width)
+    decoder = PixelDecoder(*tokens, wanted.width, wanted.depth, wanted.heads, name="decoder", dtype=policy)
     if method.name == "mae":
-        return MAE(encoder, decoder, method.mask_ratio, method.norm_pix_loss)
+        return MAE(encoder, decoder, method.mask_ratio, method.norm_pix_loss, dtype=policy)
     head = method.head
     projector, predictor = (
-        MLPHead(size.width, head.hidden, depth, head.norm, head.activation, name=name)
+        MLPHead(size.width, head.hidden, depth, head.norm, head.activation, name=name, dtype=policy)
         for name, depth in (("projector", head.projector_depth), ("predictor", head.predictor_depth))
     )
     return LUT(
@@ -48,6 +46,8 @@ def build_model(config: Config, total_steps: int) -> MaskedImageModel:
         momentum=CosineMomentum(method.momentum, total_steps),
         projector=projector,
         predictor=predictor,
+        teacher_dtype=config.compute.teacher_precision,
+        dtype=policy,
     )
 
 
@@ -57,5 +57,4 @@ def compile_model(config: Config, model: MaskedImageModel, steps_per_epoch: int)
     peak = scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule)
     rate = warmup_cosine(peak, round(wanted.warmup_epochs * steps_per_epoch), config.epochs * steps_per_epoch)
     optimizer = adamw(rate, wanted.weight_decay, wanted.betas, model=model)
-    optimizer.build(model.trainable_variables)
-    model.compile(optimizer, accumulate=wanted.accumulate)
+    model.compile(optimizer, wanted.accumulate, wanted.clip_norm, config.compute.jit_compile)

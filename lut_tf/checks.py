@@ -16,7 +16,19 @@ from lut_tf.models.presets import EncoderSize, encoder_size
 from lut_tf.settings import describe_type, get_setting, has_type, show
 
 # What may change when a run is started again on its directory: nothing here alters what is learned.
-MAY_DIFFER = ("run_dir", "strategy", "devices", "logging", "checkpoint", "data.parallel_calls", "data.damaged_share")
+MAY_DIFFER = (
+    "run_dir",
+    "strategy",
+    "devices",
+    "workers",
+    "worker_index",
+    "logging",
+    "checkpoint",
+    "compute.jit_compile",
+    "compute.all_reduce",
+    "data.parallel_calls",
+    "data.damaged_share",
+)
 
 
 class Range(NamedTuple):
@@ -48,6 +60,7 @@ RANGES = {
     "epochs": COUNT,
     "seed": Range(0, 2**32 - 1),  # what NumPy's generators take
     "devices": COUNT,
+    "worker_index": NOT_NEGATIVE,
     "data.damaged_share": FRACTION,
     "data.parallel_calls": COUNT,
     "views.padding": NOT_NEGATIVE,
@@ -79,6 +92,7 @@ RANGES = {
     "optimizer.accumulate": COUNT,
     "optimizer.base_learning_rate": POSITIVE,
     "optimizer.warmup_epochs": NOT_NEGATIVE,
+    "optimizer.clip_norm": NOT_NEGATIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.betas": DECAY,
     "probe.every": NOT_NEGATIVE,
@@ -109,6 +123,7 @@ def check(config: Config) -> None:
     _check_sources(config)
     _check_schedule(config)
     _check_devices(config)
+    _check_hosts(config)
 
 
 def check_files(config: Config) -> None:
@@ -280,6 +295,33 @@ def _check_devices(config: Config) -> None:
         )
 
 
+def _check_hosts(config: Config) -> None:
+    several, reduction = config.strategy == "multi_worker", config.compute.all_reduce
+    if not several and (config.workers is not None or config.worker_index is not None):
+        raise ValueError(f"workers={config.workers!r} is for several hosts: give --strategy multi_worker too")
+    if several and config.devices is not None:
+        raise ValueError(
+            f"devices={config.devices} is for one host: leave it out, strategy=multi_worker uses every GPU of each host"
+        )
+    if several and config.workers is not None:
+        count = len(config.workers.split(","))
+        if config.worker_index is None or config.worker_index >= count:
+            raise ValueError(
+                f"worker_index={config.worker_index} is none of the {count} workers: "
+                f"give --worker_index 0 to {count - 1}, another to each"
+            )
+    if reduction not in (("auto", "nccl", "ring") if several else ("auto", "nccl", "hierarchical", "one_device")):
+        raise ValueError(
+            f"compute.all_reduce={reduction} does not go with strategy={config.strategy}: "
+            f"give --compute.all_reduce auto"
+        )
+    if several and config.checkpoint.every_minutes:
+        raise ValueError(
+            f"checkpoint.every_minutes={config.checkpoint.every_minutes:g} would have each host save at a step of its "
+            f"own: give --checkpoint.every_steps instead"
+        )
+
+
 def _check_folder(name: str, path: str | None) -> None:
     if path is not None and not Path(path).expanduser().is_dir():
         raise FileNotFoundError(f"{name}={path!r} is not a folder: give --{name} the folder of the images")
@@ -323,6 +365,11 @@ def _check_same_run(config: Config, saved: Config) -> None:
 
 def _may_differ(name: str) -> bool:
     return any(name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_DIFFER)
+
+
+def identity(config: Config) -> str:
+    """Return as text all the settings that must be the same wherever, and whenever, a run goes on."""
+    return "\n".join(f"{name}={get_setting(config, name)!r}" for name in settings() if not _may_differ(name))
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -21,6 +21,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lut_tf.checks import check, check_files
 from lut_tf.config import ConfigFile, add_config_arguments, config_from, settings
 from lut_tf.errors import Stopped
+from lut_tf.startup import import_tensorflow
 from lut_tf.settings import describe_type
 
 WRONG_USE, INTERRUPTED = 2, 130
@@ -44,6 +45,7 @@ def _train(parser: ArgumentParser, arguments: Namespace) -> None:
     config = config_from(parser, arguments)
     check(config)
     check_files(config)
+    import_tensorflow()
     from lut_tf.pretrain import pretrain
 
     print(pretrain(config).summary())
@@ -65,6 +67,32 @@ def _export(parser: ArgumentParser, arguments: Namespace) -> None:
     print(table(export_encoder(arguments.source, arguments.to, arguments.output)))
 
 
+def _add_convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", help="weights to read: .pth, .pt, .bin, .safetensors or .keras")
+    parser.add_argument("target", metavar="OUT", help="file to write: .keras, .safetensors or .pth")
+    parser.add_argument(
+        "--layout", choices=("timm", "huggingface", "reference"), help="names in OUT, where it is no .keras file"
+    )
+    parser.add_argument("--num_heads", type=int, help="attention heads of IN, where 64 channels a head is wrong")
+    parser.add_argument(
+        "--image_size", type=int, nargs="+", help="input size of IN in pixels, one number or height and width"
+    )
+
+
+def _convert(parser: ArgumentParser, arguments: Namespace) -> None:
+    from lut_tf.interop import convert
+
+    size = arguments.image_size
+    written = convert(
+        arguments.source,
+        arguments.target,
+        layout=arguments.layout,
+        num_heads=arguments.num_heads,
+        image_size=size[0] if size and len(size) == 1 else size,
+    )
+    print(f"written: {written}")
+
+
 VERBS = {
     "train": Verb("pre-train an encoder", _add_train_arguments, _train),
     "export": Verb(
@@ -73,14 +101,20 @@ VERBS = {
         _export,
         "RUN_DIR_OR_ENCODER [--to saved_model,onnx] [--output DIR]",
     ),
+    "convert": Verb(
+        "turn other people's weights into an encoder, and back",
+        _add_convert_arguments,
+        _convert,
+        "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N]",
+    ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `lut-tf` on `argv` (the process' arguments by default) and return the exit status.
 
-    The status is 0; 2 after a mistake of the user's; 130 or 143 after SIGINT or SIGTERM (a training run has saved itself
-    then); 1 after another end, such as a loss that is no number. One line on stderr says which.
+    The status is 0; 2 after a mistake of the user's; 130 or 143 after SIGINT or SIGTERM (a training run has saved
+    itself then); 1 after another end, such as a loss that is no number. One line on stderr says which.
     """
     # Where there is a GPU, a warning may say why TensorFlow cannot use it; elsewhere it logs only that it found none,
     # and that as an error.

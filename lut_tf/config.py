@@ -169,6 +169,7 @@ class OptimizerConfig:
         base_learning_rate: the rate that the rule scales.
         rate_rule: `sqrt` (LUT: base · sqrt(batch)/4), `linear` (MAE: base · batch/256) or `none` (base itself).
         warmup_epochs: epochs of linear warm-up from 0.
+        clip_norm: largest global norm of the gradient; 0: no limit.
         weight_decay: decoupled decay of everything that is neither a bias nor one-dimensional.
         betas: decay rates of AdamW's moments.
     """
@@ -178,6 +179,7 @@ class OptimizerConfig:
     base_learning_rate: float = 1.5e-4
     rate_rule: Literal["sqrt", "linear", "none"] = "sqrt"
     warmup_epochs: float = 40.0
+    clip_norm: float = 0.0
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
 
@@ -213,6 +215,28 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
+class ComputeConfig:
+    """How the numbers are computed.
+
+    Args:
+        precision: `float32`, `mixed_bfloat16` (recent GPUs), or `mixed_float16` (with loss scaling). Weights, softmax,
+            LayerNorm, losses and the teacher's average are float32 in all three.
+        teacher_precision: what the teacher computes in, for instance mixed_bfloat16 beside a float32 student; null: as
+            the student.
+        jit_compile: let XLA compile encoder, decoder and teacher.
+        all_reduce: what sums gradients over devices: `auto` (NCCL between GPUs), `nccl`, `hierarchical` or `one_device`
+            on one host, `nccl` or `ring` between hosts.
+        deterministic: the same numbers, bit for bit, in every run on the same machine; slower on GPUs.
+    """
+
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    teacher_precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
+    jit_compile: bool = False
+    all_reduce: Literal["auto", "nccl", "hierarchical", "one_device", "ring"] = "auto"
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """When the run saves itself; its end and a stop by SIGINT or SIGTERM are always saved.
 
@@ -239,9 +263,12 @@ class Config:
         run_dir: folder of everything the run writes; started again on it, the run goes on from its last checkpoint.
         epochs: passes over the training images.
         seed: decides the initial weights, the order of the images, crops, colours and masks.
-        strategy: `single` device, `mirrored` over several, or `auto` (mirrored where there is more than one GPU).
+        strategy: `single` device, `mirrored` over several, `multi_worker` over several hosts, or `auto` (mirrored where
+            more than one device is used, else single).
         devices: GPUs to use, or the number of logical CPU devices where there is no GPU; null takes every GPU, or one
             CPU device.
+        workers: the hosts of `multi_worker`, as host:port,host:port, the same in each process; null reads TF_CONFIG.
+        worker_index: this process' place among the workers, from 0.
         data: where the images come from.
         views: crops and colours.
         encoder: the Vision Transformer.
@@ -251,13 +278,16 @@ class Config:
         probe: measuring the encoder.
         logging: pictures and TensorBoard.
         checkpoint: saving and going on.
+        compute: precision, XLA, determinism.
     """
 
     run_dir: str = "runs/lut"
     epochs: int = 400
     seed: int = 0
-    strategy: Literal["auto", "single", "mirrored"] = "auto"
+    strategy: Literal["auto", "single", "mirrored", "multi_worker"] = "auto"
     devices: int | None = None
+    workers: str | None = None
+    worker_index: int | None = None
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -267,6 +297,7 @@ class Config:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
 
 
 def settings() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,26 @@ import tensorflow as tf
 from lut_tf.analysis.curves import draw_curves
 from lut_tf.analysis.reconstruction import draw_reconstructions
 from lut_tf.build import build_model, compile_model
-from lut_tf.checks import check, check_batch, check_files
+from lut_tf.checks import check, check_batch, check_files, identity
 from lut_tf.config import Config, to_yaml
 from lut_tf.data.order import step_indices, steps_per_epoch
 from lut_tf.data.pipeline import pretraining_dataset
 from lut_tf.data.sources import Parts, Source, open_sources
 from lut_tf.downstream import probe
+from lut_tf.errors import Stopped
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.run import RunFiles, RunResult
 from lut_tf.training import callbacks
+from lut_tf.training.agreement import check_agreement
 from lut_tf.training.checkpoint import Checkpoints
 from lut_tf.training.interruption import locked, stop_requests
 from lut_tf.training.schedules import scaled_rate
-from lut_tf.training.strategy import build_strategy
+from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
+
+LOST_WORKER = (
+    tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
+    tf.errors.UnavailableError, tf.errors.FailedPreconditionError,
+)  # fmt: skip
 
 
 def pretrain(config: Config) -> RunResult:
@@ -40,11 +48,13 @@ def pretrain(config: Config) -> RunResult:
     """
     check(config)
     check_files(config)
-    strategy = build_strategy(config.strategy, config.devices)
+    strategy = build_strategy(config)
     check_batch(config, strategy.num_replicas_in_sync)
     parts = open_sources(config.data)
     files = RunFiles(Path(config.run_dir))
     files.root.mkdir(parents=True, exist_ok=True)
+    if not this_host(strategy).chief:  # the chief holds the directory for all
+        return _Run(config, files, parts, strategy).go()
     with locked(files.root):
         files.config.write_text(to_yaml(config), encoding="utf-8")
         return _Run(config, files, parts, strategy).go()
@@ -92,7 +102,7 @@ class _Run:
 
     def __init__(self, config: Config, files: RunFiles, parts: Parts, strategy: tf.distribute.Strategy) -> None:
         self.config, self.files, self.parts, self.strategy = config, files, parts, strategy
-        self.probes = _Probes(config, parts)
+        self.probes, self.host = _Probes(config, parts), this_host(strategy)
         self.steps_per_epoch = steps_per_epoch(len(parts.train), config.optimizer.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
 
@@ -104,41 +114,57 @@ class _Run:
             compile_model(self.config, self.model, self.steps_per_epoch)
             wanted = self.config.checkpoint
             forever = wanted.keep_every * self.steps_per_epoch
-            self.checkpoints = Checkpoints(self.files.checkpoints, self.model, wanted.keep, forever)
-            results = self._baselines()
+            self.checkpoints = Checkpoints(self.files.checkpoints, self.model, wanted.keep, forever, self.host.chief)
+            results = self._baselines() if self.host.chief else {}
             step = self.checkpoints.restore()
-        self._announce(step)
+            check_agreement(self.strategy, self.model, identity(self.config), step)
+        if self.host.chief:
+            self._announce(step)
         try:
             self._fit(step)
-        except tf.errors.OpError:
-            damage = getattr(self.parts.train, "damage", None)
-            if damage is not None and damage.exceeded:
-                raise ValueError(damage.summary()) from None
+        except tf.errors.OpError as error:
+            self._explain(error)
             raise
-        return self._finish(results)
+        return self._finish(results) if self.host.chief else RunResult(self.files, self.model, worker=self.host.number)
+
+    def _explain(self, error: tf.errors.OpError) -> None:
+        """Raise what a user can act upon, where TensorFlow's error has a cause that is known."""
+        damage = getattr(self.parts.train, "damage", None)
+        if damage is not None and damage.exceeded:
+            raise ValueError(damage.summary()) from None
+        if self.host.total > 1 and isinstance(error, LOST_WORKER):
+            saved = self.checkpoints.steps()
+            raise Stopped(
+                f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "
+                f"them again, and they go on after step {saved[-1] if saved else 0}"
+            ) from error
 
     def _fit(self, step: int) -> None:
         with stop_requests() as request:
             for start, epoch, last_epoch, steps in self._stretches(step):
                 self.model.fit(
-                    self._dataset(self.parts.train, start),
+                    distribute(self.strategy, partial(self._dataset, self.parts.train, start)),
                     epochs=last_epoch,
                     initial_epoch=epoch,
                     steps_per_epoch=steps,
                     shuffle=False,
-                    verbose=1 if sys.stdout.isatty() else 2,  # a bar for people, a line an epoch for files
+                    verbose=self._verbosity(),
                     callbacks=self._callbacks(start, request),
                 )
 
+    def _verbosity(self) -> int:
+        """Return 1 (a bar) for people, 2 (a line an epoch) for files, 0 for hosts that are not the chief."""
+        return (1 if sys.stdout.isatty() else 2) if self.host.chief else 0
+
     def _stretches(self, step: int) -> list[tuple[int, int, int, int]]:
-        """Return (first step, first epoch, last epoch, steps an epoch) for each `fit`: a begun epoch, then the others."""
+        """Return (first step, first epoch, last epoch, steps an epoch) of each `fit`: a begun epoch, then the rest."""
         epoch, inside = divmod(step, self.steps_per_epoch)
         begun = [(step, epoch, epoch + 1, self.steps_per_epoch - inside)] if inside else []
         first = epoch + bool(inside)
         whole = (first * self.steps_per_epoch, first, self.config.epochs, self.steps_per_epoch)
         return begun + ([whole] if first < self.config.epochs else [])
 
-    def _dataset(self, source: Source, start_step: int, **settings: Any) -> tf.data.Dataset:
+    def _dataset(self, source: Source, start_step: int, host: Host, **settings: Any) -> tf.data.Dataset:
         wanted = {"steps": self.total_steps, "batch_size": self.config.optimizer.batch_size, **settings}
         return pretraining_dataset(
             source,
@@ -149,6 +175,8 @@ class _Run:
             view_count=self.model.views,
             noise_length=self.model.noise_length,
             parallel_calls=self.config.data.parallel_calls,
+            host=host.number,
+            hosts=host.total,
             **wanted,
         )
 
@@ -158,9 +186,17 @@ class _Run:
         every = config.probe.every if self.probes.possible else 0
         saving = [n for n in (config.checkpoint.every_epochs * steps, config.checkpoint.every_steps) if n]
         means = [v for metric in self.model.metrics for v in metric.variables] if start_step % steps else []
-        return [
+        first = [
             callbacks.RestoreMeans(means),
             callbacks.StopOnNonFinite(start_step, self._images_of, self.checkpoints),
+        ]
+        last = callbacks.SaveCheckpoint(
+            self.checkpoints, start_step, self.total_steps, saving, config.checkpoint.every_minutes, request
+        )
+        if not self.host.chief:
+            return [*first, last]
+        return [
+            *first,
             callbacks.Probe(lambda: self.probes.encoder(self.model.encoder, self.parts.validation), every),
             callbacks.MetricsLog(files.metrics, start_step, steps, config.optimizer.batch_size),
             *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if board else []),
@@ -171,9 +207,7 @@ class _Run:
                 config.epochs,
                 board and board / "pictures",
             ),
-            callbacks.SaveCheckpoint(
-                self.checkpoints, start_step, self.total_steps, saving, config.checkpoint.every_minutes, request
-            ),
+            last,
         ]
 
     def _images_of(self, step: int) -> list[int]:
@@ -187,7 +221,7 @@ class _Run:
         """Return the function that draws the reconstructions of a fixed batch, of images that training does not see."""
         source = self.parts.validation or self.parts.train
         count = min(self.config.logging.pictures, len(source))
-        batch = next(iter(self._dataset(source, 0, steps=1, batch_size=count)))
+        batch = next(iter(self._dataset(source, 0, Host(), steps=1, batch_size=count)))
 
         def draw(path: Path) -> None:
             title = f"{self.files.root.name}, {path.stem.replace('_', ' ')}"
@@ -209,15 +243,15 @@ class _Run:
         """Say in a few lines what runs: people stop a wrong run early if they can see it."""
         config, model, wanted = self.config, self.model, self.config.optimizer
         replicas = self.strategy.num_replicas_in_sync
+        share = wanted.batch_size // replicas // wanted.accumulate
         peak = scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule)
         encoder, decoder = model.encoder.count_params() / 1e6, model.decoder.count_params() / 1e6
         print(
             f"{type(model).__name__} on {len(self.parts.train)} images of {config.data.source} -> {config.run_dir}\n"
             f"  encoder {encoder:.2f} M parameters, decoder {decoder:.2f} M; "
             f"{model.visible} of {model.encoder.patches} patches visible\n"
-            f"  {config.epochs} epochs of {self.steps_per_epoch} steps; batch {wanted.batch_size} = {replicas} device(s)"
-            f" × {wanted.accumulate} part(s) × {wanted.batch_size // replicas // wanted.accumulate}; "
-            f"peak learning rate {peak:.3g}"
+            f"  {config.epochs} epochs of {self.steps_per_epoch} steps; batch {wanted.batch_size} = "
+            f"{replicas} device(s) × {wanted.accumulate} part(s) × {share}; peak learning rate {peak:.3g}"
         )
         if step >= self.total_steps:
             print("  this run is complete: nothing is left to train")

@@ -71,15 +71,19 @@ class RunResult:
         probes: accuracies by row (`raw pixels`, `random encoder`, `trained encoder`) and probe (`knn`, `linear`);
             empty where the data have no labels or no evaluation part.
         probed_on: what the probes were scored on, in words.
+        worker: this process among those of a run on several hosts; 0, the chief, measures and writes.
     """
 
     files: RunFiles
     model: MaskedImageModel
     probes: dict[str, dict[str, float]] = field(default_factory=dict)
     probed_on: str = ""
+    worker: int = 0
 
     def summary(self) -> str:
         """Return the closing table and the paths worth opening, for people."""
+        if self.worker:
+            return f"worker {self.worker} is done; worker 0 has written {self.files.root}"
         pictures = sorted(self.files.pictures.glob("epoch_*.png"))
         opens = {
             "encoder": self.files.encoder,

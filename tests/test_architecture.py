@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lut_tf"
 # A room may import itself and the rows before its own, not its neighbours.
 ROWS = [
-    ("config", "settings", "checks", "presets", "lazy", "errors"),
+    ("config", "settings", "checks", "presets", "lazy", "errors", "startup"),
     ("models",),
     ("methods", "data"),
     ("training",),

@@ -153,4 +153,4 @@ def test_the_whole_method_survives_a_keras_file(tmp_path: Any) -> None:
     expected, found = (m.compute_losses(batch, training=False) for m in (model, again))
     for name, value in expected.items():
         assert float(value) == pytest.approx(float(found[name]), rel=1e-6), name
-    assert again.momentum_at(3) == pytest.approx(float(model.momentum_at(3)))
+    assert float(again.momentum_at(3)) == pytest.approx(float(model.momentum_at(3)))

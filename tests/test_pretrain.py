@@ -56,7 +56,8 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path: Path) -> None:
     files = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
     assert {
         "config.yaml", "metrics.jsonl", "probes.json", "encoder.keras", "model.weights.h5",
-        "checkpoints/step_00000018/manifest.json", "pictures/epoch_0002.png", "pictures/curves.png", "tensorboard/train",
+        "checkpoints/step_00000018/manifest.json", "pictures/epoch_0002.png", "pictures/curves.png",
+        "tensorboard/train",
     } <= files  # fmt: skip
     log = lines(tmp_path / "run")
     assert [(line["epoch"], line["step"]) for line in log] == [(1, 9), (2, 18)]

@@ -18,7 +18,10 @@ from lut_tf.models.preprocess import apply_colour, normalise
 if keras.backend.backend() == "tensorflow":
     from lut_tf.methods.train_step import TensorFlowStep as _Step
 else:  # networks and losses run under Keras' other backends; training does not
-    _Step = keras.Model  # type: ignore[misc]
+
+    class _Step(keras.Model):  # type: ignore[no-redef]
+        def network(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            return function(*arguments)
 
 
 Gather = Callable[[Any], Any]
@@ -52,7 +55,7 @@ class MaskedImageModel(_Step):
         norm_pix_loss: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # a batch keeps its precision: noise in bfloat16 would tie
         if not encoder.leading:
             raise ValueError("class_token=False of the encoder: pre-training here needs one, give class_token=True")
         self.encoder = encoder
@@ -60,7 +63,7 @@ class MaskedImageModel(_Step):
         self.mask_ratio, self.norm_pix_loss = mask_ratio, norm_pix_loss
         self.visible = visible_or_refuse(encoder.patches, mask_ratio)
         self.momentum: Any = None
-        self.accumulate = 1
+        self.accumulate, self.clip_norm, self.xla = 1, 0.0, False
         self.built = True  # every part builds itself; Keras would wait for a first call
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self.metric_names}
 
@@ -79,25 +82,34 @@ class MaskedImageModel(_Step):
         """Number of uniform numbers an image needs for its mask."""
         return self.encoder.patches
 
-    def compile(self, optimizer: Any, accumulate: int = 1, **kwargs: Any) -> None:
+    def compile(
+        self, optimizer: Any, accumulate: int = 1, clip_norm: float = 0.0, jit_compile: bool = False, **kwargs: Any
+    ) -> None:
         """Make the model ready for `fit`.
 
         Args:
             optimizer: a Keras optimizer; `lut_tf.training.optimizer.adamw` builds the paper's.
             accumulate: parts a batch is computed in, one after the other, before its single update.
-            **kwargs: passed to `keras.Model.compile`. `jit_compile` is off unless asked for: XLA cannot compile the
-                collectives of several replicas.
+            clip_norm: largest global norm of the gradient, after its reduction over parts and replicas; 0: no limit.
+            jit_compile: let XLA compile encoder, decoder and teacher. The rest of the step holds the collectives of
+                several replicas, which XLA cannot compile.
+            **kwargs: passed to `keras.Model.compile`.
 
         Raises:
-            ValueError: the optimizer accumulates gradients itself, which Keras cannot do under a strategy.
+            ValueError: the optimizer accumulates or clips gradients itself, which Keras cannot do under a strategy.
         """
-        if getattr(optimizer, "gradient_accumulation_steps", None):
-            raise ValueError(
-                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} of the optimizer does not work "
-                f"under a strategy: use model.compile(optimizer, accumulate=…) instead"
-            )
-        self.accumulate = accumulate
-        super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
+        for name, instead in (
+            ("gradient_accumulation_steps", "accumulate"),
+            ("global_clipnorm", "clip_norm"),
+            ("clipnorm", "clip_norm"),
+        ):
+            if getattr(optimizer, name, None):
+                raise ValueError(
+                    f"{name}={getattr(optimizer, name)} of the optimizer does not work under a strategy: "
+                    f"use model.compile(optimizer, {instead}=…) instead"
+                )
+        self.accumulate, self.clip_norm, self.xla = accumulate, clip_norm, jit_compile
+        super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

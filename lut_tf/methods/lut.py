@@ -14,6 +14,7 @@ from lut_tf.methods.momentum import CosineMomentum
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.heads import MLPHead
+from lut_tf.models.layers import mean_tokens
 
 DISTANCES = ("l2", "infonce", "smooth_l1")
 
@@ -38,6 +39,8 @@ class LUT(MaskedImageModel):
         momentum: of the teacher: a number, or a schedule of the optimizer step such as `CosineMomentum(0.996, steps)`.
         projector: maps pooled tokens (B, D) to (B, D); None makes the paper's `MLPHead`. The teacher has a copy.
         predictor: student only, maps the projector's output on; None makes the paper's `MLPHead`.
+        teacher_dtype: Keras dtype policy that the teacher computes in, for instance `mixed_bfloat16`; its weights, and
+            their average, stay float32. None: the student's.
 
     Raises:
         ValueError: a mask ratio below 0.5, one that leaves no visible patch, or an unknown distance.
@@ -60,6 +63,7 @@ class LUT(MaskedImageModel):
         momentum: float | CosineMomentum = 0.996,
         projector: MLPHead | None = None,
         predictor: MLPHead | None = None,
+        teacher_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, decoder, mask_ratio, norm_pix_loss, **kwargs)
@@ -80,8 +84,12 @@ class LUT(MaskedImageModel):
         for head in (self.projector, self.predictor):
             if not head.built:  # it is where a saved model is loaded
                 head.build((None, encoder.width))
-        self.teacher_encoder = ViTEncoder.from_config({**encoder.get_config(), "name": "teacher_encoder"})
-        self.teacher_projector = MLPHead.from_config({**self.projector.get_config(), "name": "teacher_projector"})
+        self.teacher_dtype = teacher_dtype
+        policy = {"dtype": teacher_dtype} if teacher_dtype else {}
+        self.teacher_encoder = ViTEncoder.from_config({**encoder.get_config(), **policy, "name": "teacher_encoder"})
+        self.teacher_projector = MLPHead.from_config(
+            {**self.projector.get_config(), **policy, "name": "teacher_projector"}
+        )
         self.teacher_projector.build((None, encoder.width))
         for part in (self.teacher_encoder, self.teacher_projector):
             part.trainable = False
@@ -110,28 +118,28 @@ class LUT(MaskedImageModel):
         plan1, plan2 = disjoint_plans(batch["noise"], self.visible)
         tokens = self._student_tokens(batch, plan1, plan2)
         outputs = {
-            "prediction": self.decoder(tokens[0], plan1.visible, plan1.masked),
+            "prediction": self.network(self.decoder, tokens[0], plan1.visible, plan1.masked),
             "plan1": plan1,
             "plan2": plan2,
         }
         for i, view_tokens in enumerate(tokens, start=1):  # one after the other: BatchNorm's statistics move twice
-            pooled = ops.mean(view_tokens[:, 1:], axis=1)
+            pooled = mean_tokens(view_tokens[:, 1:])
             outputs[f"student{i}"] = self.predictor(self.projector(pooled, training=training), training=training)
         return {**outputs, **self._targets(batch)}
 
     def _student_tokens(self, batch: dict[str, Any], plan1: Any, plan2: Any) -> list[Any]:
         """Encode the visible patches of view 1 (and 2), in one pass over both."""
         if not self.symmetric:
-            return [self.encoder.encode(batch["view1"], plan1.visible)]
+            return [self.network(self.encoder.encode, batch["view1"], plan1.visible)]
         images = ops.concatenate([batch["view1"], batch["view2"]], axis=0)
         ids = ops.concatenate([plan1.visible, plan2.visible], axis=0)
-        return ops.split(self.encoder.encode(images, ids), 2, axis=0)
+        return ops.split(self.network(self.encoder.encode, images, ids), 2, axis=0)
 
     def _targets(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the teacher's view of whole images: pooled, projected, in inference mode, without gradient."""
         names = ("view1", "view2") if self.symmetric else ("view2",)
         images = ops.concatenate([batch[name] for name in names], axis=0)
-        pooled = self.teacher_encoder.features(images, pooling="mean")
+        pooled = self.network(self.teacher_encoder.features, images)
         targets = ops.stop_gradient(self.teacher_projector(pooled, training=False))
         return {f"teacher{name[-1]}": x for name, x in zip(names, ops.split(targets, len(names), axis=0), strict=True)}
 
@@ -152,7 +160,14 @@ class LUT(MaskedImageModel):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, networks and momentum schedule serialised."""
         parts = {name: getattr(self, name) for name in ("projector", "predictor", "momentum")}
-        plain = ("reconstruction_weight", "context_weight", "context_distance", "temperature", "symmetric")
+        plain = (
+            "reconstruction_weight",
+            "context_weight",
+            "context_distance",
+            "temperature",
+            "symmetric",
+            "teacher_dtype",
+        )
         return {
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},

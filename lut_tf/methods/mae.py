@@ -18,8 +18,8 @@ class MAE(MaskedImageModel):
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Return `prediction` (B, L, p·p·3: the visible patches', then the masked ones') and `plan1`."""
         plan = random_plan(batch["noise"], self.visible)
-        tokens = self.encoder.encode(batch["view1"], plan.visible)
-        return {"prediction": self.decoder(tokens, plan.visible, plan.masked), "plan1": plan}
+        tokens = self.network(self.encoder.encode, batch["view1"], plan.visible)
+        return {"prediction": self.network(self.decoder, tokens, plan.visible, plan.masked), "plan1": plan}
 
     def compute_losses(
         self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x

@@ -39,3 +39,8 @@ class CosineMomentum:
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {"start": self.start, "total_steps": self.total_steps}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CosineMomentum:
+        """Make the schedule that `get_config` described."""
+        return cls(**config)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from lut_tf.models.layers import Block, LayerNorm, gather_tokens, patchify, sincos_positions
+from lut_tf.models.layers import Block, LayerNorm, gather_tokens, mean_tokens, patchify, sincos_positions
 from lut_tf.models.positions import resize_positions
 from lut_tf.models.presets import encoder_size
 
@@ -202,7 +202,7 @@ class ViTEncoder(keras.Model):
         if pooling == "cls" and not self.leading:
             raise ValueError('pooling="cls" needs a class token and this encoder has none: choose "mean"')
         tokens = self(images)
-        return tokens[:, 0] if pooling == "cls" else ops.mean(tokens[:, self.leading :], axis=1)
+        return tokens[:, 0] if pooling == "cls" else mean_tokens(tokens[:, self.leading :])
 
     def resized(self, image_size: int | Sequence[int]) -> ViTEncoder:
         """Return an encoder for another input size, rectangles too: same weights, the positions resized bicubically.

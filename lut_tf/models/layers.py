@@ -56,6 +56,11 @@ def gather_tokens(tokens: Any, ids: Any) -> Any:
     return ops.take(ops.reshape(tokens, (-1, width)), ops.cast(ids, "int32") + offsets, axis=0)
 
 
+def mean_tokens(tokens: Any) -> Any:
+    """Return the mean of the tokens (B, T, D) as (B, D) float32, whatever they were computed in."""
+    return ops.mean(ops.cast(tokens, "float32"), axis=1)
+
+
 def sincos_positions(grid: tuple[int, int], width: int, class_token: bool = True) -> np.ndarray:
     """Return the fixed 2-D sine-cosine position table (METHOD: LUT §3, after MAE).
 

@@ -1,7 +1,7 @@
 """Saving where a run stands, so that a kill at any moment loses nothing that was saved, and finding it again.
 
-A checkpoint is a folder `step_00000042/` of TensorFlow checkpoint files and `manifest.json` with their sizes and SHA-256
-sums. It is written under another name and renamed when it is whole, so a name that counts is never half-written.
+A checkpoint is a folder `step_00000042/` of TensorFlow checkpoint files and `manifest.json` with their sizes and
+SHA-256 sums. It is written under another name and renamed when it is whole: a name that counts is never half-written.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,15 @@ class Checkpoints:
         model: compiled, its optimizer built.
         keep: how many of the newest stay.
         keep_every: checkpoints at multiples of this step stay for ever; 0 keeps none beyond `keep`.
+        chief: whether this process' checkpoints count. The other hosts of a run write too, because reading the running
+            means is a collective, but throw away what they wrote.
     """
 
-    def __init__(self, directory: Path, model: keras.Model, keep: int = 2, keep_every: int = 0) -> None:
+    def __init__(
+        self, directory: Path, model: keras.Model, keep: int = 2, keep_every: int = 0, chief: bool = True
+    ) -> None:
         self.directory, self.model, self._keep, self._keep_every = directory, model, keep, keep_every
+        self._chief = chief
         self._checkpoint = tf.train.Checkpoint(variables=state(model))
 
     def steps(self) -> list[int]:
@@ -59,20 +65,19 @@ class Checkpoints:
         Raises:
             OSError, tf.errors.OpError: it could not be written; those that were there are untouched.
         """
-        final, unfinished = self.path(step), self.directory / f"unfinished_{os.getpid()}"
-        self._tidy()
+        final, unfinished = self.path(step), self.directory / f"unfinished_{socket.gethostname()}_{os.getpid()}"
         try:
             unfinished.mkdir(parents=True)
             self._checkpoint.write(str(unfinished / "state"))
-            _write_manifest(unfinished, step)
-            if final.exists():  # a damaged one of the same step
-                shutil.rmtree(final)
-            unfinished.rename(final)
-            _sync(self.directory)
-        except BaseException:
+            if self._chief:
+                _write_manifest(unfinished, step)
+                shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+                unfinished.rename(final)
+                _sync(self.directory)
+        finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        self._forget_old()
+        if self._chief:
+            self._forget_old()
         return final
 
     def restore(self) -> int:
@@ -83,6 +88,8 @@ class Checkpoints:
         Raises:
             DamagedCheckpoint: there are checkpoints, and none is whole.
         """
+        if self._chief:
+            self._tidy()
         steps = self.steps()
         for step in reversed(steps):
             try:
