@@ -74,7 +74,7 @@ def _write(network: Any, path: Path, layout: str) -> None:
 
 def _read_keras(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} does not exist: give the path of a file of weights")
     try:
         network = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras lets zip, JSON and HDF5 errors of a damaged file through as they are

@@ -91,7 +91,7 @@ def _array(value: Any) -> np.ndarray:
 
 def _read_file(path: Path) -> Mapping[str, Any]:
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} does not exist: give the path of a file of weights")
     if path.suffix not in SUFFIXES or not path.is_file():
         raise ValueError(f"{path} is not a file of weights: give one that ends in {', '.join(SUFFIXES)}")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
