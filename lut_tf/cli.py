@@ -80,6 +80,9 @@ def _add_convert_arguments(parser: ArgumentParser) -> None:
 
 
 def _convert(parser: ArgumentParser, arguments: Namespace) -> None:
+    if not Path(arguments.source).is_file():
+        raise FileNotFoundError(f"IN={arguments.source} is not a file: give the path of a file of weights")
+    import_tensorflow()
     from lut_tf.interop import convert
 
     size = arguments.image_size

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 LOSSES = {"loss": "total", "reconstruction": "reconstruction", "context": "context"}
-PROBES = {"probe_knn": "k-NN", "probe_linear": "linear"}
+PROBES = {"probe_knn": "k-NN, validation images", "probe_linear": "linear, validation images"}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -45,9 +45,9 @@ def draw_curves(metrics: Path, path: Path, baselines: dict[str, dict[str, float]
     if probed:
         _plot(axes[1], lines, PROBES, marker="o")
         for style, (name, row) in zip((":", "--", "-."), (baselines or {}).items(), strict=False):
-            axes[1].axhline(row["knn"], color="C0", linestyle=style, linewidth=1, label=f"k-NN, {name}")
-            axes[1].axhline(row["linear"], color="C1", linestyle=style, linewidth=1, label=f"linear, {name}")
-        axes[1].set_ylabel("accuracy on the validation images")
+            axes[1].axhline(row["knn"], color="C0", linestyle=style, linewidth=1, label=f"k-NN, {name} (closing table)")
+            axes[1].axhline(row["linear"], color="C1", linestyle=style, linewidth=1, label=f"linear, {name} (closing table)")
+        axes[1].set_ylabel("accuracy")
         axes[1].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -105,6 +105,9 @@ def load_encoder(path: Path) -> ViTEncoder:
     Raises:
         ValueError: Keras cannot read it.
     """
+    from lut_tf.startup import import_tensorflow
+
+    import_tensorflow()
     import keras
 
     import lut_tf.models.encoder  # noqa: F401  (Keras finds the class by its registered name)
