@@ -57,4 +57,10 @@ def compile_model(config: Config, model: MaskedImageModel, steps_per_epoch: int)
     peak = scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule)
     rate = warmup_cosine(peak, round(wanted.warmup_epochs * steps_per_epoch), config.epochs * steps_per_epoch)
     optimizer = adamw(rate, wanted.weight_decay, wanted.betas, model=model)
-    model.compile(optimizer, wanted.accumulate, wanted.clip_norm, config.compute.jit_compile)
+    model.compile(
+        optimizer,
+        accumulate=wanted.accumulate,
+        clip_norm=wanted.clip_norm,
+        jit_compile=config.compute.jit_compile,
+        max_bad_steps=wanted.max_bad_steps,
+    )

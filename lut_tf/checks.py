@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from lut_tf.config import Config, EncoderConfig, from_yaml, settings
-from lut_tf.models.presets import EncoderSize, encoder_size
+from lut_tf.config import Config, DataConfig, EncoderConfig, from_yaml, settings
+from lut_tf.models.presets import ENCODER_SIZES, EncoderSize, encoder_size, unknown_preset
 from lut_tf.settings import describe_type, get_setting, has_type, show
 
 # What may change when a run is started again on its directory: nothing here alters what is learned.
@@ -26,6 +26,7 @@ MAY_DIFFER = (
     "checkpoint",
     "compute.jit_compile",
     "compute.all_reduce",
+    "optimizer.max_bad_steps",
     "data.parallel_calls",
     "data.damaged_share",
 )
@@ -71,7 +72,7 @@ RANGES = {
     "views.saturation": FRACTION,
     "views.hue": Range(0, 0.5),
     "views.solarize_threshold": Range(0, 256),
-    "views.blur_radius": POSITIVE,
+    "views.blur_radius": Range(0, 4, open_low=True),  # preprocess.MAX_BLUR
     "encoder.image_size": COUNT,
     "encoder.patch_size": COUNT,
     "encoder.width": COUNT,
@@ -93,6 +94,7 @@ RANGES = {
     "optimizer.base_learning_rate": POSITIVE,
     "optimizer.warmup_epochs": NOT_NEGATIVE,
     "optimizer.clip_norm": NOT_NEGATIVE,
+    "optimizer.max_bad_steps": NOT_NEGATIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.betas": DECAY,
     "probe.every": NOT_NEGATIVE,
@@ -135,8 +137,24 @@ def check_files(config: Config) -> None:
         ValueError: the batch or the neighbours outnumber the images, or the run directory holds another configuration.
     """
     _check_run_dir(config)
-    _check_folder("data.path", config.data.path)
-    _check_folder("data.evaluation_path", config.data.evaluation_path)
+    images = check_images(config)
+    bank = min(images, config.probe.images)
+    if config.probe.neighbours > bank:
+        raise ValueError(
+            f"probe.neighbours={config.probe.neighbours} is more than the {bank} images that k-NN may ask: "
+            f"give --probe.neighbours {bank} or less"
+        )
+
+
+def check_images(config: Config) -> int:
+    """Return the number of training images; refuse images that are not there, or too few for a batch.
+
+    Raises:
+        FileNotFoundError, ValueError: as `check_files`.
+    """
+    if config.data.source == "image_folder":
+        _check_folder("data.path", config.data.path)
+        _check_folder("data.evaluation_path", config.data.evaluation_path)
     from lut_tf.data.folder import count_images  # here, because `check` alone must not need the data room
 
     images = count_images(config.data)
@@ -145,12 +163,7 @@ def check_files(config: Config) -> None:
             f"optimizer.batch_size={config.optimizer.batch_size} is larger than the data set of {images} training "
             f"images: give --optimizer.batch_size {images} or less"
         )
-    bank = min(images, config.probe.images)
-    if config.probe.neighbours > bank:
-        raise ValueError(
-            f"probe.neighbours={config.probe.neighbours} is more than the {bank} images that k-NN may ask: "
-            f"give --probe.neighbours {bank} or less"
-        )
+    return images
 
 
 def check_batch(config: Config, replicas: int) -> None:
@@ -178,6 +191,8 @@ def resolve_size(encoder: EncoderConfig) -> EncoderSize:
     given = {name: getattr(encoder, name) for name in EncoderSize._fields}
     missing = [name for name, value in given.items() if value is None]
     if encoder.preset is not None:
+        if encoder.preset not in ENCODER_SIZES:
+            raise ValueError(f"encoder.{unknown_preset(encoder.preset)}")
         return encoder_size(encoder.preset)._replace(**{k: v for k, v in given.items() if v is not None})
     if missing:
         raise ValueError(
@@ -258,15 +273,28 @@ def _check_views(config: Config) -> None:
         )
 
 
+# Which settings of `data` each source reads; the others would be given in vain.
+SOURCE_SETTINGS = {
+    "digits": (),
+    "image_folder": ("path", "evaluation_path"),
+    "tfrecord": ("path", "evaluation_path", "image_feature", "label_feature"),
+    "tfds": ("path", "name", "split", "evaluation_split"),
+}
+SOURCE_NEEDS = {"image_folder": ("path", "FOLDER"), "tfrecord": ("path", "PATTERN"), "tfds": ("name", "NAME")}
+
+
 def _check_sources(config: Config) -> None:
     data = config.data
-    if data.source == "image_folder" and data.path is None:
-        raise ValueError("data.path=null, but data.source=image_folder reads a folder: give --data.path FOLDER")
-    for name in ("path", "evaluation_path"):
-        if data.source == "digits" and getattr(data, name) is not None:
+    need, kind = SOURCE_NEEDS.get(data.source, (None, ""))
+    if need and getattr(data, need) is None:
+        raise ValueError(f"data.{need}=null, but data.source={data.source} reads it: give --data.{need} {kind}")
+    for name in sorted({name for names in SOURCE_SETTINGS.values() for name in names}):
+        value = getattr(data, name)
+        if name not in SOURCE_SETTINGS[data.source] and value != getattr(DataConfig, name):
+            fitting = [source for source, names in SOURCE_SETTINGS.items() if name in names]
             raise ValueError(
-                f"data.{name}={getattr(data, name)!r} is not read by data.source=digits: "
-                f"give --data.source image_folder, or leave data.{name} out"
+                f"data.{name}={value!r} is not read by data.source={data.source}: "
+                f"give --data.source {' or '.join(fitting)}, or leave data.{name} out"
             )
 
 
@@ -287,11 +315,19 @@ def _check_devices(config: Config) -> None:
         )
     # Where `devices` is null the number is known once TensorFlow has started: the strategy room calls again then.
     check_batch(config, devices if devices is not None and strategy != "single" else 1)
-    micro = config.optimizer.batch_size // config.optimizer.accumulate
-    if config.method.name == "lut" and config.method.context_distance == "infonce" and micro < 2:
+    micro, method = config.optimizer.batch_size // config.optimizer.accumulate, config.method
+    if method.name != "lut" or micro > 1:
+        return
+    remedy = "give two images or more to each accumulated part"
+    if method.context_distance == "infonce":
         raise ValueError(
-            f"optimizer.batch_size={config.optimizer.batch_size} leaves method.context_distance=infonce no other "
-            "image to tell apart: give two images or more to each accumulated part"
+            f"optimizer.batch_size={config.optimizer.batch_size} leaves method.context_distance=infonce no other image "
+            f"to tell apart: {remedy}"
+        )
+    if method.head.norm == "batch" and max(method.head.projector_depth, method.head.predictor_depth) > 1:
+        raise ValueError(
+            f"optimizer.batch_size={config.optimizer.batch_size} gives BatchNorm in the heads one image at a time, and "
+            f"it makes zeros of one: {remedy}, or --method.head.norm layer"
         )
 
 
@@ -315,11 +351,6 @@ def _check_hosts(config: Config) -> None:
             f"compute.all_reduce={reduction} does not go with strategy={config.strategy}: "
             f"give --compute.all_reduce auto"
         )
-    if several and config.checkpoint.every_minutes:
-        raise ValueError(
-            f"checkpoint.every_minutes={config.checkpoint.every_minutes:g} would have each host save at a step of its "
-            f"own: give --checkpoint.every_steps instead"
-        )
 
 
 def _check_folder(name: str, path: str | None) -> None:
@@ -328,6 +359,8 @@ def _check_folder(name: str, path: str | None) -> None:
 
 
 def _check_run_dir(config: Config) -> None:
+    if not config.run_dir.strip():
+        raise ValueError("run_dir='' is empty: give --run_dir FOLDER")
     folder = Path(config.run_dir)
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not existing.is_dir():

@@ -7,7 +7,6 @@ To add a verb, write a function that adds its options to a parser and one that t
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
 import traceback
@@ -18,11 +17,11 @@ from typing import NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lut_tf.checks import check, check_files
+from lut_tf.checks import check, check_files, check_images
 from lut_tf.config import ConfigFile, add_config_arguments, config_from, settings
 from lut_tf.errors import Stopped
-from lut_tf.startup import import_tensorflow
 from lut_tf.settings import describe_type
+from lut_tf.startup import import_tensorflow, quieten_tensorflow
 
 WRONG_USE, INTERRUPTED = 2, 130
 
@@ -96,6 +95,61 @@ def _convert(parser: ArgumentParser, arguments: Namespace) -> None:
     print(f"written: {written}")
 
 
+def _add_doctor_arguments(parser: ArgumentParser) -> None:
+    """It takes no options."""
+
+
+def _doctor(parser: ArgumentParser, arguments: Namespace) -> None:
+    import_tensorflow()
+    from lut_tf.doctor import check_replicas, report
+
+    print(report(), flush=True)
+    verdict = check_replicas()
+    print(verdict)
+    if "FAILED" in verdict:
+        raise Stopped("this machine's devices do not compute alike: send the lines above with your report")
+
+
+def _add_prepare_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a folder of images, or the name of a public data set")
+    parser.add_argument(
+        "--to",
+        default="array_record",
+        help="format: array_record, or tfrecord (folders: always) (default: %(default)s)",
+    )
+    parser.add_argument("--output", help="folder to write to (public data sets: default ~/tensorflow_datasets)")
+    parser.add_argument("--shards", type=int, default=0, help="files for a folder; 0: one for 1,000 images")
+    parser.add_argument("--workers", type=int, default=0, help="processes for a folder; 0: one for every core")
+
+
+def _prepare(parser: ArgumentParser, arguments: Namespace) -> None:
+    from lut_tf.data.prepare import prepare
+
+    wanted = arguments
+    print(prepare(wanted.source, wanted.to, wanted.output, wanted.shards, wanted.workers))
+
+
+def _add_show_views_arguments(parser: ArgumentParser) -> None:
+    _add_train_arguments(parser)
+    parser.add_argument("--output", default="views.png", help="the picture to write (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=8, help="rows of the picture (default: %(default)s)")
+    parser.add_argument("--step", type=int, default=0, help="the optimizer step to show (default: %(default)s)")
+
+
+def _show_views(parser: ArgumentParser, arguments: Namespace) -> None:
+    output, images, step = (arguments.pop(name) for name in ("output", "images", "step"))
+    for name, number, least in (("images", images, 1), ("step", step, 0)):
+        if number < least:
+            raise ValueError(f"--{name}={number} is out of range: give a number from {least} up")
+    config = config_from(parser, arguments)
+    check(config)
+    check_images(config)
+    from lut_tf.analysis.views import show_views
+
+    show_views(config, Path(output), images, step)
+    print(f"wrote {output}")
+
+
 VERBS = {
     "train": Verb("pre-train an encoder", _add_train_arguments, _train),
     "export": Verb(
@@ -110,6 +164,21 @@ VERBS = {
         _convert,
         "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N]",
     ),
+    "prepare": Verb(
+        "make a public data set ready, or put a folder into TFRecord files",
+        _add_prepare_arguments,
+        _prepare,
+        "SOURCE [--to array_record|tfrecord] [--output DIR] [--shards N] [--workers N]",
+    ),
+    "show-views": Verb(
+        "draw what a run is fed: views, colours and masks",
+        _add_show_views_arguments,
+        _show_views,
+        "[--output PNG] [--images N] [--step N] [--setting value] ...",
+    ),
+    "doctor": Verb(
+        "say what a bug report should, and check that all devices compute alike", _add_doctor_arguments, _doctor, ""
+    ),
 }
 
 
@@ -119,9 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     The status is 0; 2 after a mistake of the user's; 130 or 143 after SIGINT or SIGTERM (a training run has saved
     itself then); 1 after another end, such as a loss that is no number. One line on stderr says which.
     """
-    # Where there is a GPU, a warning may say why TensorFlow cannot use it; elsewhere it logs only that it found none,
-    # and that as an error.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if any(Path("/dev").glob("nvidia*")) else "3")
+    quieten_tensorflow()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if not words or words[0] in ("-h", "--help"):

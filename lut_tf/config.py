@@ -23,18 +23,32 @@ class DataConfig:
     """Where the images come from.
 
     Args:
-        source: `digits` (scikit-learn's 1,797 handwritten digits, embedded) or `image_folder` (a folder of image files,
-            one sub-folder a class, or flat without labels).
-        path: the folder of training images of `image_folder`.
-        evaluation_path: a labelled folder of the same classes, on which the probes are scored; without it none are.
+        source: `digits` (scikit-learn's 1,797 handwritten digits, embedded), `image_folder` (a folder of image files,
+            one sub-folder a class, or flat without labels), `tfrecord` (files of tf.train.Example) or `tfds` (a public
+            data set that `lut-tf prepare` has made ready).
+        path: the folder of training images of `image_folder`; a pattern of files of `tfrecord`, such as
+            `folder/train-*.tfrecord`; the folder that `lut-tf prepare --output` wrote a data set of `tfds` to, or null
+            for tensorflow-datasets' own.
+        evaluation_path: labelled images of the same classes, given as `path` is, on which the probes are scored;
+            without them none are.
+        name: the data set of `tfds` (`cifar10`, `imagenet2012`).
+        split: the part of it to train on, slices such as `train[:90%]` too.
+        evaluation_split: the part of it on which the probes are scored; without it none are.
+        image_feature: the feature of `tfrecord` that holds an image's bytes; null: `image/encoded` or `image`.
+        label_feature: the feature of `tfrecord` that holds its class number; null: without labels.
         damaged_share: the run stops, with the list, when more than this share of the files cannot be read; up to then
             each is replaced by the next readable file of its class.
         parallel_calls: images read and cropped at the same time; null lets tf.data choose.
     """
 
-    source: Literal["digits", "image_folder"] = "digits"
+    source: Literal["digits", "image_folder", "tfrecord", "tfds"] = "digits"
     path: str | None = None
     evaluation_path: str | None = None
+    name: str | None = None
+    split: str = "train"
+    evaluation_split: str | None = None
+    image_feature: str | None = None
+    label_feature: str | None = None
     damaged_share: float = 0.05
     parallel_calls: int | None = None
 
@@ -47,7 +61,7 @@ class ViewsConfig:
         crop: `simple` resizes the short side to the input size, pads by reflection and crops at random (best for LUT);
             `random_resized` is MAE's crop of a random area and shape.
         padding: pixels of reflection around the image before the simple crop.
-        scale: smallest and largest area of the random resized crop, as fractions of the image.
+        scale: smallest and largest area of the random resized crop, as fractions of the image (SimMIM: 0.67 and 1).
         flip: flip each view horizontally with probability 0.5.
         jitter_probability: how often view 2 gets colour jitter.
         brightness: strength of the brightness jitter: the factor is uniform in 1 ± strength.
@@ -56,7 +70,7 @@ class ViewsConfig:
         hue: strength of the hue jitter, as a fraction of the colour circle, at most 0.5.
         one_of_three: apply exactly one of grayscale, solarize and Gaussian blur to view 2.
         solarize_threshold: bytes from this value up are inverted by solarize.
-        blur_radius: smallest and largest standard deviation of the Gaussian blur, in pixels.
+        blur_radius: smallest and largest standard deviation of the Gaussian blur, in pixels, at most 4.
     """
 
     crop: Literal["simple", "random_resized"] = "simple"
@@ -170,6 +184,8 @@ class OptimizerConfig:
         rate_rule: `sqrt` (LUT: base · sqrt(batch)/4), `linear` (MAE: base · batch/256) or `none` (base itself).
         warmup_epochs: epochs of linear warm-up from 0.
         clip_norm: largest global norm of the gradient; 0: no limit.
+        max_bad_steps: steps with an infinite or undefined loss or gradient that the run skips, changing nothing, before
+            it stops; 0 stops at the first.
         weight_decay: decoupled decay of everything that is neither a bias nor one-dimensional.
         betas: decay rates of AdamW's moments.
     """
@@ -180,6 +196,7 @@ class OptimizerConfig:
     rate_rule: Literal["sqrt", "linear", "none"] = "sqrt"
     warmup_epochs: float = 40.0
     clip_norm: float = 0.0
+    max_bad_steps: int = 0
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
 
@@ -246,6 +263,8 @@ class CheckpointConfig:
         every_minutes: minutes between two checkpoints; 0: none by the clock.
         keep: how many of the newest stay.
         keep_every: epochs whose multiples' checkpoints stay for ever; 0: none.
+        on_failure: when the disk is full or fails, `stop` with the last good checkpoint, or `continue` and try again
+            when the next one is due.
     """
 
     every_epochs: int = 1
@@ -253,6 +272,7 @@ class CheckpointConfig:
     every_minutes: float = 0.0
     keep: int = 2
     keep_every: int = 0
+    on_failure: Literal["stop", "continue"] = "stop"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ from lut_tf.run import RunFiles, RunResult
 from lut_tf.training import callbacks
 from lut_tf.training.agreement import check_agreement
 from lut_tf.training.checkpoint import Checkpoints
-from lut_tf.training.interruption import locked, stop_requests
+from lut_tf.training.interruption import holder, locked, stop_requests
 from lut_tf.training.schedules import scaled_rate
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
+from lut_tf.writing import write_whole
 
 LOST_WORKER = (
     tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
@@ -52,11 +54,14 @@ def pretrain(config: Config) -> RunResult:
     check_batch(config, strategy.num_replicas_in_sync)
     parts = open_sources(config.data)
     files = RunFiles(Path(config.run_dir))
-    files.root.mkdir(parents=True, exist_ok=True)
+    try:
+        files.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(f"run_dir={config.run_dir!r} cannot be made ({error.strerror}): give another") from error
     if not this_host(strategy).chief:  # the chief holds the directory for all
         return _Run(config, files, parts, strategy).go()
     with locked(files.root):
-        files.config.write_text(to_yaml(config), encoding="utf-8")
+        write_whole(files.config, to_yaml(config))
         return _Run(config, files, parts, strategy).go()
 
 
@@ -115,28 +120,47 @@ class _Run:
             wanted = self.config.checkpoint
             forever = wanted.keep_every * self.steps_per_epoch
             self.checkpoints = Checkpoints(self.files.checkpoints, self.model, wanted.keep, forever, self.host.chief)
-            results = self._baselines() if self.host.chief else {}
-            step = self.checkpoints.restore()
-            check_agreement(self.strategy, self.model, identity(self.config), step)
-        if self.host.chief:
-            self._announce(step)
         try:
-            self._fit(step)
-        except tf.errors.OpError as error:
+            return self._start_to_end()
+        except (tf.errors.OpError, OSError) as error:
             self._explain(error)
             raise
-        return self._finish(results) if self.host.chief else RunResult(self.files, self.model, worker=self.host.number)
 
-    def _explain(self, error: tf.errors.OpError) -> None:
-        """Raise what a user can act upon, where TensorFlow's error has a cause that is known."""
-        damage = getattr(self.parts.train, "damage", None)
-        if damage is not None and damage.exceeded:
-            raise ValueError(damage.summary()) from None
+    def _start_to_end(self) -> RunResult:
+        with self.strategy.scope():
+            results = self._baselines() if self.host.chief else {}
+            step = self.checkpoints.restore()
+            check_agreement(self.strategy, self.model, self._settings(), step)
+        if self.host.chief:
+            self._announce(step)
+        self._fit(step)
+        if self.host.chief:
+            return self._finish(results)
+        return RunResult(self.files, self.model, worker=self.host.number)
+
+    def _settings(self) -> str:
+        """Return what all hosts must share at one time: the run's settings, what shapes a step, and the directory.
+
+        Building the model has waited for the chief, so the holder that is read here is the chief.
+        """
+        skips = bool(self.config.optimizer.max_bad_steps)
+        return f"{identity(self.config)}\nmax_bad_steps={skips}\nrun_dir held by {holder(self.files.root)}"
+
+    def _explain(self, error: Exception) -> None:
+        """Raise what a user can act upon, where an error has a cause that is known."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise Stopped(
+                f"{error.filename or self.files.root} could not be written ({error.strerror}); the last good "
+                f"checkpoint is {self.checkpoints.newest()}: make room, then start again to go on from there"
+            ) from error
+        for part in self.parts:
+            damage = getattr(part, "damage", None)
+            if damage is not None and damage.fatal:
+                raise ValueError(damage.summary()) from None
         if self.host.total > 1 and isinstance(error, LOST_WORKER):
-            saved = self.checkpoints.steps()
             raise Stopped(
                 f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "
-                f"them again, and they go on after step {saved[-1] if saved else 0}"
+                f"them again, and they go on from the last checkpoint ({self.checkpoints.newest()})"
             ) from error
 
     def _fit(self, step: int) -> None:
@@ -188,17 +212,25 @@ class _Run:
         means = [v for metric in self.model.metrics for v in metric.variables] if start_step % steps else []
         first = [
             callbacks.RestoreMeans(means),
-            callbacks.StopOnNonFinite(start_step, self._images_of, self.checkpoints),
+            callbacks.StopOnNonFinite(start_step, self._images_of, self.checkpoints, config.optimizer.max_bad_steps),
         ]
+        patient = config.checkpoint.on_failure == "continue"
         last = callbacks.SaveCheckpoint(
-            self.checkpoints, start_step, self.total_steps, saving, config.checkpoint.every_minutes, request
+            self.checkpoints,
+            start_step,
+            self.total_steps,
+            saving,
+            config.checkpoint.every_minutes,
+            request,
+            hosts=self.host.total,
+            patient=patient,
         )
         if not self.host.chief:
             return [*first, last]
         return [
             *first,
             callbacks.Probe(lambda: self.probes.encoder(self.model.encoder, self.parts.validation), every),
-            callbacks.MetricsLog(files.metrics, start_step, steps, config.optimizer.batch_size),
+            callbacks.MetricsLog(files.metrics, start_step, steps, config.optimizer.batch_size, patient),
             *([keras.callbacks.TensorBoard(str(board), write_graph=False)] if board else []),
             callbacks.Pictures(
                 self._drawer(),
@@ -206,6 +238,7 @@ class _Run:
                 config.logging.pictures_every,
                 config.epochs,
                 board and board / "pictures",
+                patient,
             ),
             last,
         ]

@@ -5,8 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 NOTES = ("I0000 ", "WARNING: All log messages before absl::InitializeLog()")
+
+
+def quieten_tensorflow() -> None:
+    """Choose TensorFlow's log level, unless the user has; to be called before it is imported.
+
+    Where there is a GPU, a warning may say why TensorFlow cannot use it; elsewhere it logs only that it found none, and
+    that as an error.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if any(Path("/dev").glob("nvidia*")) else "3")
 
 
 def import_tensorflow() -> None:

@@ -10,20 +10,20 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lut_tf"
 # A room may import itself and the rows before its own, not its neighbours.
 ROWS = [
-    ("config", "settings", "checks", "presets", "lazy", "errors", "startup"),
+    ("config", "settings", "checks", "presets", "lazy", "errors", "startup", "writing"),
     ("models",),
     ("methods", "data"),
     ("training",),
     ("downstream", "analysis", "interop", "export"),
     ("build", "run"),
-    ("pretrain",),
+    ("pretrain", "doctor"),
     ("cli", "__main__"),
 ]
 LISTING = ("checks", "data")  # checks count the images of a folder, which needs no TensorFlow
 WITHOUT_TENSORFLOW = [
     "models", "config.py", "settings.py", "checks.py", "cli.py", "training/schedules.py",
     "methods/base.py", "methods/losses.py", "methods/lut.py", "methods/mae.py", "methods/masking.py",
-    "methods/momentum.py",
+    "methods/momentum.py", "methods/means.py",
 ]  # fmt: skip
 
 

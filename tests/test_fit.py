@@ -154,3 +154,127 @@ def test_the_whole_method_survives_a_keras_file(tmp_path: Any) -> None:
     for name, value in expected.items():
         assert float(value) == pytest.approx(float(found[name]), rel=1e-6), name
     assert float(again.momentum_at(3)) == pytest.approx(float(model.momentum_at(3)))
+
+
+def numbers(model: LUT) -> list[np.ndarray]:
+    """Weights, teacher, statistics and optimizer, but not what counts or scales the steps."""
+    slots = [v for v in model.optimizer.variables if v.name not in ("dynamic_scale", "step_counter")]
+    return [v.numpy() for v in [*model.variables, *slots]]
+
+
+def spoiled(step: int, value: float, count: int = BATCH * STEPS, share: slice = slice(0, 1)) -> tf.data.Dataset:
+    """The batches, with `value` in the views of some images of one step."""
+    data = images(count)
+    for name in ("view1", "view2"):
+        data[name][BATCH * step : BATCH * (step + 1)][share] = value
+    return tf.data.Dataset.from_tensor_slices(data).batch(BATCH, drop_remainder=True)
+
+
+def strategy_of(replicas: int) -> tf.distribute.Strategy:
+    devices = [f"CPU:{i}" for i in range(replicas)]
+    return (
+        tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
+        if replicas > 1
+        else tf.distribute.get_strategy()
+    )
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_bad_step_that_is_skipped_changes_nothing(replicas: int) -> None:
+    """Bit for bit: weights, teacher, BatchNorm, optimizer. A NaN of the last replica's images is seen by all.
+
+    The metrics are those of the good steps, and training goes on.
+    """
+    with strategy_of(replicas).scope():
+        model = lut()
+        model.compile(keras.optimizers.Adam(1e-3), max_bad_steps=1)
+    good, bad = spoiled(1, 0.0, share=slice(0, 0)), spoiled(0, np.nan, share=slice(BATCH - 1, BATCH))
+    first = model.fit(good.take(1), verbose=0, shuffle=False).history["loss"][0]
+    before, teachers = numbers(model), len(model.teacher_pairs)
+    history = model.fit(good.take(1).concatenate(bad.take(1)), verbose=0, shuffle=False).history
+    assert model.agreed.bad_steps == 1
+    assert not np.isfinite(model.agreed.losses["loss"])
+    assert np.isfinite(history["loss"][0])
+    after_one = numbers(model)
+    model.fit(bad.take(1), verbose=0, shuffle=False)
+    assert model.agreed.bad_steps == 2
+    for a, b in zip(after_one, numbers(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(model.optimizer.iterations.numpy()) == 2
+    assert teachers and any((a != b).any() for a, b in zip(before, after_one, strict=True))
+    assert np.isfinite(first)
+
+
+@pytest.mark.medium
+def test_a_run_with_a_skipped_step_equals_the_run_without_it() -> None:
+    runs = []
+    for data in (spoiled(2, np.inf), dataset().take(2).concatenate(dataset().skip(3))):
+        keras.utils.set_random_seed(1)
+        model = lut()
+        model.compile(keras.optimizers.SGD(0.1), max_bad_steps=1)
+        history = model.fit(data, verbose=0, shuffle=False).history
+        runs.append((numbers(model), history["loss"]))
+    for a, b in zip(runs[0][0], runs[1][0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert runs[0][1] == runs[1][1]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_float16_gradient_that_overflows_in_one_replica_is_skipped_by_all(replicas: int, clip_norm: float) -> None:
+    """One replica's images are loud: its scaled gradient overflows, the other's does not. No replica moves.
+
+    The scale is halved, weights and teacher wait, and the steps that follow are taken by replicas that still agree.
+    """
+    strategy = strategy_of(replicas)
+    policy = "mixed_float16"
+    with strategy.scope():
+        encoder = ViTEncoder(16, 4, 32, 1, 4, dtype=policy)
+        decoder = PixelDecoder(encoder.grid, 4, 32, 24, 1, 4, dtype=policy)
+        heads = {name: MLPHead(32, 48, name=name, dtype=policy) for name in ("projector", "predictor")}
+        model = LUT(encoder, decoder, momentum=0.9, norm_pix_loss=False, dtype=policy, **heads)
+        inner = keras.optimizers.SGD(1e-3)
+        scaling = keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**18, dynamic_growth_steps=1000)
+        model.compile(scaling, clip_norm=clip_norm)
+    # The reconstruction's gradient is proportional to the target, which only the last replica's images make large.
+    loud = spoiled(0, 1200.0, share=slice(BATCH // 2, BATCH)).take(1)
+    model.fit(dataset().take(1), verbose=0, shuffle=False)
+    assert int(model.optimizer.iterations.numpy()) == 1  # quiet images do not overflow
+    before, scale = numbers(model), float(model.optimizer.dynamic_scale.numpy())
+    model.fit(loud, verbose=0, shuffle=False)
+    moving = [id(v) for v in model._statistics()]
+    assert int(model.optimizer.iterations.numpy()) == 1
+    assert model.agreed.bad_steps == 0
+    assert float(model.optimizer.dynamic_scale.numpy()) == scale / 2
+    for variable, a, b in zip(model.variables, before, numbers(model), strict=False):
+        if id(variable) not in moving:
+            np.testing.assert_array_equal(a, b, err_msg=variable.path)
+    model.fit(dataset(), verbose=0, shuffle=False)
+    assert int(model.optimizer.iterations.numpy()) == 1 + STEPS
+    for variable in model.variables:
+        assert np.isfinite(variable.numpy()).all(), variable.path
+        copies = strategy.experimental_local_results(variable.value)
+        assert len(copies) == replicas
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copies[0].numpy(), copy.numpy(), err_msg=variable.path)
+
+
+def test_a_scale_that_is_far_too_large_comes_down() -> None:
+    """From 2^40 float16's scale is halved step by step, the weights waiting, until the gradients fit."""
+    policy = "mixed_float16"
+    encoder = ViTEncoder(16, 4, 32, 1, 4, dtype=policy)
+    model = LUT(
+        encoder,
+        PixelDecoder(encoder.grid, 4, 32, 24, 1, 4, dtype=policy),
+        momentum=0.9,
+        dtype=policy,
+        **{name: MLPHead(32, 48, name=name, dtype=policy) for name in ("projector", "predictor")},
+    )
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**40))
+    model.fit(dataset().repeat(), steps_per_epoch=40, verbose=0, shuffle=False)
+    taken = int(model.optimizer.iterations.numpy())
+    assert 5 <= taken <= 35
+    assert float(model.optimizer.dynamic_scale.numpy()) == 2.0 ** (40 - (40 - taken))
+    assert model.agreed.bad_steps == 0

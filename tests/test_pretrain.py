@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +10,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from runs import CONFIGS, assert_same_run, checkpointed, lines, replaced, small
 
 from lut_tf.build import build_model, compile_model
 from lut_tf.checks import check, resolve_size
-from lut_tf.config import Config, from_yaml
+from lut_tf.config import from_yaml
+from lut_tf.data.order import step_indices
+from lut_tf.data.sources import open_sources
 from lut_tf.pretrain import pretrain
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-
-
-def small(run_dir: Path, **settings: Any) -> Config:
-    """The digits' recipe, smaller; settings are dotted names with `__` for the dot."""
-    config = from_yaml((CONFIGS / "digits.yaml").read_text(encoding="utf-8"))
-    smallest = {
-        "run_dir": str(run_dir),
-        "epochs": 2,
-        "encoder__width": 16,
-        "encoder__depth": 1,
-        "decoder__width": 16,
-        "decoder__depth": 1,
-        "method__head__hidden": 16,
-        "optimizer__warmup_epochs": 1.0,
-        "optimizer__batch_size": 128,
-        "probe__every": 1,
-        "logging__pictures": 2,
-    }
-    for name, value in {**smallest, **settings}.items():
-        config = replaced(config, name.split("__"), value)
-    return config
-
-
-def replaced(node: Any, path: list[str], value: Any) -> Any:
-    new = replaced(getattr(node, path[0]), path[1:], value) if len(path) > 1 else value
-    return dataclasses.replace(node, **{path[0]: new})
-
-
-def lines(run_dir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+from lut_tf.training.callbacks import NonFiniteLoss
 
 
 @pytest.mark.medium
@@ -147,3 +118,96 @@ def test_every_recipe_builds_and_takes_a_step(path: Path) -> None:
     logs = model.train_step({name: tf.constant(x) for name, x in batch.items()})
     assert np.isfinite(float(logs["loss"]))
     assert int(model.optimizer.iterations) == 1
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("allowed", [0, 3])
+def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, allowed: int
+) -> None:
+    """A rate of 1e30 ruins the weights in step 1: step 2 is bad. The message has all that a search for it needs."""
+    config = small(
+        tmp_path / "run",
+        probe__every=0,
+        checkpoint__every_steps=1,
+        optimizer__base_learning_rate=1e30,
+        optimizer__warmup_epochs=0.0,
+        optimizer__max_bad_steps=allowed,
+    )
+    with pytest.raises(NonFiniteLoss) as stop:
+        pretrain(config)
+    message, step = str(stop.value), 2 + allowed
+    images = open_sources(config.data).train
+    _, indices = step_indices(tf.constant(step - 1, tf.int64), images=len(images), batch_size=128, seed=0)
+    assert message.startswith(f"the loss or gradient of step {step} is not finite: {{'loss': ")
+    assert "'context': " in message
+    assert f"images {indices.numpy().tolist()};" in message
+    assert f"last good checkpoint: {tmp_path / 'run' / 'checkpoints' / f'step_{step - 1:08d}'};" in message
+    assert caplog.text.count("skipped, number") == allowed
+    for folder in (tmp_path / "run" / "checkpoints").glob("step_*"):
+        reader = tf.train.load_checkpoint(str(folder / "state"))
+        for name in reader.get_variable_to_shape_map():
+            value = np.asarray(reader.get_tensor(name))
+            if "agreement" not in name and np.issubdtype(value.dtype, np.floating):  # it tells of the last bad loss
+                assert np.isfinite(value).all(), name
+
+
+@pytest.mark.medium
+def test_a_run_goes_on_on_another_number_of_replicas(tmp_path: Path) -> None:
+    """Stopped inside an epoch on 2 replicas, ended on 1: the same steps, the same batches, the same losses (1e-4)."""
+    whole = small(tmp_path / "whole", epochs=3, probe__every=0, checkpoint__every_steps=4)
+    moved = dataclasses.replace(whole, run_dir=str(tmp_path / "moved"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.callbacks.TensorBoard, "on_train_batch_end", stop_at_batch(5))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(dataclasses.replace(moved, strategy="mirrored", devices=2))
+    assert checkpointed(tmp_path / "moved") == [4]
+    pretrain(moved)
+    pretrain(whole)
+    for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "moved"), strict=True):
+        assert a["step"] == b["step"]
+        for name in ("loss", "reconstruction", "context", "learning_rate", "teacher_momentum"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4)
+
+
+def stop_at_batch(number: int) -> Any:
+    def on_train_batch_end(self: Any, batch: int, logs: Any = None) -> None:
+        if batch == number:
+            raise KeyboardInterrupt
+
+    return on_train_batch_end
+
+
+@pytest.mark.medium
+def test_two_replicas_stopped_inside_an_epoch_go_on_to_the_last_bit(tmp_path: Path) -> None:
+    """Weights and metrics, the running means included, are those of two replicas that nobody stopped."""
+    settings = {"epochs": 2, "probe__every": 0, "checkpoint__every_steps": 4, "strategy": "mirrored", "devices": 2}
+    pretrain(small(tmp_path / "whole", **settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.callbacks.TensorBoard, "on_train_batch_end", stop_at_batch(5))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(small(tmp_path / "parts", **settings))
+    pretrain(small(tmp_path / "parts", **settings))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("share", [0.05, 0.9], ids=["too many", "a class without any"])
+def test_damaged_images_end_a_run_in_one_line_wherever_they_are_met(tmp_path: Path, share: float) -> None:
+    """In the evaluation folder, which is read before training starts, as well as in training."""
+    for part in ("train", "evaluation"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(8):
+                pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                path = tmp_path / part / name / f"{i}.png"
+                path.write_bytes(tf.io.encode_png(pixels).numpy())
+                if part == "evaluation" and name == "dog":
+                    path.write_bytes(b"no image")
+    folders = {"data__path": str(tmp_path / "train"), "data__evaluation_path": str(tmp_path / "evaluation")}
+    config = small(
+        tmp_path / "run", **folders, data__source="image_folder", data__damaged_share=share,
+        optimizer__batch_size=8, probe__neighbours=3,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"data.evaluation_path: \d of 16 files give no image .*damaged_share"):
+        pretrain(config)

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 LOSSES = {"loss": "total", "reconstruction": "reconstruction", "context": "context"}
 PROBES = {"probe_knn": "k-NN, validation images", "probe_linear": "linear, validation images"}
@@ -24,6 +25,7 @@ def _plot(axes: Axes, lines: list[dict[str, float]], names: dict[str, str], **st
         if points:
             axes.plot(*zip(*points, strict=True), label=label, **style)
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
 
 
@@ -39,14 +41,17 @@ def draw_curves(metrics: Path, path: Path, baselines: dict[str, dict[str, float]
     probed = any(name in line for line in lines for name in PROBES)
     figure = Figure(figsize=(10 if probed else 5.5, 4), dpi=100, layout="constrained")
     axes = figure.subplots(1, 2 if probed else 1, squeeze=False)[0]
-    _plot(axes[0], lines, LOSSES)
+    parts = LOSSES if any("context" in line for line in lines) else {"loss": "reconstruction"}
+    _plot(axes[0], lines, parts, marker="." if len(lines) < 20 else None)
     axes[0].set_ylabel("loss")
     axes[0].legend()
     if probed:
         _plot(axes[1], lines, PROBES, marker="o")
         for style, (name, row) in zip((":", "--", "-."), (baselines or {}).items(), strict=False):
             axes[1].axhline(row["knn"], color="C0", linestyle=style, linewidth=1, label=f"k-NN, {name} (closing table)")
-            axes[1].axhline(row["linear"], color="C1", linestyle=style, linewidth=1, label=f"linear, {name} (closing table)")
+            axes[1].axhline(
+                row["linear"], color="C1", linestyle=style, linewidth=1, label=f"linear, {name} (closing table)"
+            )
         axes[1].set_ylabel("accuracy")
         axes[1].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,10 +48,9 @@ def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: P
     ]
     if "view2" in pictures:
         view2 = _shown(pictures["view2"])
-        columns += [
-            ("view 2", view2),
-            ("visible of view 2", _hidden(view2, ops.convert_to_numpy(pictures["mask2"]), grid)),
-        ]
+        columns.append(("view 2", view2))
+    if "mask2" in pictures:
+        columns.append(("visible of view 2", _hidden(view2, ops.convert_to_numpy(pictures["mask2"]), grid)))
     legend = "slate blue: masked · reconstruction: predicted where masked, pasted with the visible patches of view 1"
     if model.norm_pix_loss:
         legend += "\n(each predicted patch has its target's own mean and contrast: the loss is normalised per patch)"
@@ -60,7 +59,7 @@ def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: P
 
 def _draw_grid(columns: list[tuple[str, np.ndarray]], path: Path, title: str, legend: str) -> None:
     rows = len(columns[0][1])
-    figure = Figure(figsize=(1.7 * len(columns), 1.55 * rows + 1.0), dpi=100, layout="constrained")
+    figure = Figure(figsize=(max(6.5, 1.7 * len(columns)), 1.55 * rows + 1.0), dpi=100, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for column, (name, images) in enumerate(columns):
         axes[0, column].set_title(name, fontsize=9)

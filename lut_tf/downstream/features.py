@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ def sample(count: int, most: int) -> np.ndarray:
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype("int64")
 
 
+@lru_cache(maxsize=2)  # a probe every few epochs must not trace the encoder anew
 def encoder_features(encoder: ViTEncoder, pooling: str = "mean") -> Callable[[Source, np.ndarray], np.ndarray]:
     """Return a function from a source and (N,) indices to the encoder's features (N, D) float32.
 
@@ -27,7 +29,8 @@ def encoder_features(encoder: ViTEncoder, pooling: str = "mean") -> Callable[[So
         encoder: in inference mode.
         pooling: `mean` of the patch tokens, or `cls`.
     """
-    forward = tf.function(lambda images: encoder.features(normalise(images), pooling), reduce_retracing=True)
+    images = tf.TensorSpec((None, *encoder.image_size, 3), tf.uint8)
+    forward = tf.function(lambda x: encoder.features(normalise(x), pooling), input_signature=[images])
 
     def extract(source: Source, indices: np.ndarray) -> np.ndarray:
         batches = evaluation_dataset(source, indices, encoder.image_size[0], BATCH)

@@ -13,6 +13,7 @@ from lut_tf.downstream.features import encoder_features, raw_pixels, sample
 from lut_tf.downstream.knn import knn_accuracy
 from lut_tf.downstream.logistic import logistic_accuracy
 from lut_tf.models.encoder import ViTEncoder
+from lut_tf.writing import write_whole
 
 Features = Callable[[Source, np.ndarray], np.ndarray]
 
@@ -52,4 +53,4 @@ def table(rows: dict[str, dict[str, float]], title: str) -> str:
 
 def save(path: Path, rows: dict[str, dict[str, float]]) -> None:
     """Write accuracies by row and probe as JSON."""
-    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(rows, indent=2) + "\n")

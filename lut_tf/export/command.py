@@ -15,6 +15,7 @@ from lut_tf.export.onnx import check_onnx_target, to_onnx
 from lut_tf.export.report import ExportError, Report
 from lut_tf.export.saved_model import check_saved_model_target, to_saved_model
 from lut_tf.export.verify import check_file, verify
+from lut_tf.startup import import_tensorflow, quieten_tensorflow
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
@@ -105,8 +106,6 @@ def load_encoder(path: Path) -> ViTEncoder:
     Raises:
         ValueError: Keras cannot read it.
     """
-    from lut_tf.startup import import_tensorflow
-
     import_tensorflow()
     import keras
 
@@ -155,7 +154,7 @@ def verify_script(argv: Sequence[str] | None = None) -> int:
 
 def _run(program: str, prepare: Callable[[], Callable[[], Report]]) -> int:
     """Print the report of what `prepare` returns. Mistakes show there; later only a wrong file is expected."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    quieten_tensorflow()
     try:
         work = prepare()
     except (ValueError, OSError) as error:

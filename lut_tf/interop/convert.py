@@ -45,9 +45,9 @@ def convert(
         MissingExtraError: one of them is a .pth and PyTorch is not installed.
         ValueError: see `load_encoder`; or an ending, the layout or their combination is not known.
     """
-    path = check_target(target, TARGETS)
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"layout={layout!r} is not known: choose one of {', '.join(LAYOUTS)}")
+    path = check_target(target, TARGETS)
     if layout is not None and path.suffix == ".keras":
         raise ValueError(f"layout={layout!r} says nothing about {path}: leave it out, or write .safetensors or .pth")
     if Path(source).suffix == ".keras":

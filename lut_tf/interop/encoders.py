@@ -17,7 +17,7 @@ from lut_tf.models.encoder import ViTEncoder
 
 # What stands around an encoder and does not change its tokens: decoders, heads, classifiers.
 _AROUND = re.compile(
-    r"mask_token$|embeddings\.mask_token$|decoder|head|predictor|fc_norm\.|pooler\.|classifier\.|.*num_batches_tracked$"
+    r"mask_token$|masked_embed$|embeddings\.mask_token$|decoder|head|predictor|fc_norm\.|pooler\.|classifier\.|.*num_batches_tracked$"
 )
 
 LAYOUTS = ("timm", "huggingface", "reference")

@@ -24,7 +24,7 @@ from lut_tf.models.heads import MLPHead
 
 _DECODER = re.compile(r"mask_token$|decoder_")
 _HEADS = re.compile(r"(?:head|predictor)\.\d+\.")
-_DINO_HEAD = re.compile(r"head\d*\.(?:mlp|last_layer)")
+_DINO_HEAD = re.compile(r"head\d*\.(?:mlp|last_layer|last_norm)|masked_embed$")  # iBOT's too
 # PyTorch counts BatchNorm's batches; with a fixed momentum nothing reads the number, and Keras keeps none.
 _COUNTER = "num_batches_tracked"
 

@@ -128,7 +128,10 @@ def infer_grid(
 def _grid(places: np.ndarray, patch_size: int, image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
     patches, width = places.shape
     if image_size is not None:
-        height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
+        sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if len(sides) != 2:
+            raise ValueError(f"image_size={image_size}: give one number, or height and width")
+        height, breadth = sides
         grid = (int(height) // patch_size, int(breadth) // patch_size)
         fits = grid[0] * grid[1] == patches and not int(height) % patch_size and not int(breadth) % patch_size
         return grid if fits else None

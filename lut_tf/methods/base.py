@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from lut_tf.methods.losses import patch_statistics
+from lut_tf.methods.losses import patch_statistics, reconstruction_loss
 from lut_tf.methods.masking import visible_patches
+from lut_tf.methods.means import StepMean
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.layers import gather_tokens, patchify, unpatchify
@@ -22,6 +24,9 @@ else:  # networks and losses run under Keras' other backends; training does not
     class _Step(keras.Model):  # type: ignore[no-redef]
         def network(self, function: Callable[..., Any], *arguments: Any) -> Any:
             return function(*arguments)
+
+        def compile(self, *arguments: Any, **kwargs: Any) -> None:
+            raise ValueError(f"KERAS_BACKEND={keras.backend.backend()} does not train: set KERAS_BACKEND=tensorflow")
 
 
 Gather = Callable[[Any], Any]
@@ -41,7 +46,8 @@ class MaskedImageModel(_Step):
         norm_pix_loss: normalise each target patch by its own mean and variance.
 
     Raises:
-        ValueError: the mask ratio leaves no visible or no masked patch, or the encoder has no class token.
+        ValueError: the mask ratio leaves no visible or no masked patch, the encoder has no class token, or the decoder
+            was made for another encoder.
     """
 
     views = 1
@@ -60,12 +66,18 @@ class MaskedImageModel(_Step):
             raise ValueError("class_token=False of the encoder: pre-training here needs one, give class_token=True")
         self.encoder = encoder
         self.decoder = decoder or PixelDecoder(encoder.grid, encoder.patch_size, encoder.width)
+        wanted = (encoder.grid, encoder.patch_size, encoder.width)
+        found = (self.decoder.grid, self.decoder.patch_size, self.decoder.encoder_width)
+        if found != wanted:
+            raise ValueError(
+                f"decoder made for (grid, patch size, encoder width) {found}, but the encoder has {wanted}"
+            )
         self.mask_ratio, self.norm_pix_loss = mask_ratio, norm_pix_loss
         self.visible = visible_or_refuse(encoder.patches, mask_ratio)
         self.momentum: Any = None
-        self.accumulate, self.clip_norm, self.xla = 1, 0.0, False
+        self.accumulate, self.clip_norm, self.max_bad_steps, self.xla = 1, 0.0, 0, False
         self.built = True  # every part builds itself; Keras would wait for a first call
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in self.metric_names}
+        self.trackers = {name: StepMean(name) for name in self.metric_names}
 
     @classmethod
     def from_preset(cls, name: str, image_size: int | tuple[int, int] = 224, **settings: Any) -> Any:
@@ -83,7 +95,13 @@ class MaskedImageModel(_Step):
         return self.encoder.patches
 
     def compile(
-        self, optimizer: Any, accumulate: int = 1, clip_norm: float = 0.0, jit_compile: bool = False, **kwargs: Any
+        self,
+        optimizer: Any,
+        accumulate: int = 1,
+        clip_norm: float = 0.0,
+        jit_compile: bool = False,
+        max_bad_steps: int = 0,
+        **kwargs: Any,
     ) -> None:
         """Make the model ready for `fit`.
 
@@ -93,6 +111,9 @@ class MaskedImageModel(_Step):
             clip_norm: largest global norm of the gradient, after its reduction over parts and replicas; 0: no limit.
             jit_compile: let XLA compile encoder, decoder and teacher. The rest of the step holds the collectives of
                 several replicas, which XLA cannot compile.
+            max_bad_steps: above 0, a step whose loss or gradient is not finite leaves weights, optimizer, teacher,
+                statistics and metrics as they were (`agreed` counts them). Whoever calls `fit` decides when it is
+                enough, as `lut_tf.training.callbacks.StopOnNonFinite` does.
             **kwargs: passed to `keras.Model.compile`.
 
         Raises:
@@ -102,6 +123,7 @@ class MaskedImageModel(_Step):
             ("gradient_accumulation_steps", "accumulate"),
             ("global_clipnorm", "clip_norm"),
             ("clipnorm", "clip_norm"),
+            ("clipvalue", "clip_norm"),
         ):
             if getattr(optimizer, name, None):
                 raise ValueError(
@@ -109,6 +131,7 @@ class MaskedImageModel(_Step):
                     f"use model.compile(optimizer, {instead}=…) instead"
                 )
         self.accumulate, self.clip_norm, self.xla = accumulate, clip_norm, jit_compile
+        self.max_bad_steps = max_bad_steps
         super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
 
     @property
@@ -116,11 +139,11 @@ class MaskedImageModel(_Step):
         """The metrics that Keras resets each epoch."""
         return list(self.trackers.values())
 
-    def report(self, losses: dict[str, Any], **values: Any) -> dict[str, Any]:
-        """Add a batch's losses to the running means; return these by name, and the given values as they are."""
-        self.trackers["loss"].update_state(losses["total"])
+    def report(self, losses: dict[str, Any], counts: Any = True, **values: Any) -> dict[str, Any]:
+        """Add a batch's losses to the running means, if they count; return these, and the given values as they are."""
+        self.trackers["loss"].update_state(losses["total"], counts)
         for name in self.metric_names[1:]:
-            self.trackers[name].update_state(losses[name])
+            self.trackers[name].update_state(losses[name], counts)
         means = {name: tracker.result() for name, tracker in self.trackers.items()}
         return {**means, **{name: value for name, value in values.items() if value is not None}}
 
@@ -131,7 +154,16 @@ class MaskedImageModel(_Step):
         return ops.cast(self.momentum(step) if callable(self.momentum) else self.momentum, "float32")
 
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Turn uint8 views into normalised float32, view 2 coloured by the batch's decisions; float views stay."""
+        """Turn uint8 views into normalised float32, view 2 coloured by the batch's decisions; float views stay.
+
+        Raises:
+            ValueError: the noise is not of this encoder's number of patches.
+        """
+        if batch["noise"].shape[1] != self.noise_length:
+            raise ValueError(
+                f"noise of {batch['noise'].shape[1]} numbers an image, but the mask needs {self.noise_length}: "
+                f"give noise_length=model.noise_length"
+            )
         prepared = dict(batch)
         for name in ("view1", "view2")[: self.views]:
             view = batch[name]
@@ -148,6 +180,11 @@ class MaskedImageModel(_Step):
             return target
         mean, deviation = patch_statistics(target)
         return (target - mean) / deviation
+
+    def reconstruction(self, batch: dict[str, Any], outputs: dict[str, Any]) -> Any:
+        """Return L_MIM of view 1 from a prepared batch and what `call` made of it."""
+        target = self.reconstruction_target(batch["view1"], outputs["plan1"].masked)
+        return reconstruction_loss(outputs["prediction"][:, self.visible :], target)
 
     def compute_losses(
         self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
@@ -183,7 +220,7 @@ class MaskedImageModel(_Step):
         Returns:
             `view1`: (B, H, W, 3) normalised input; `reconstruction`: the same shape, visible patches pasted with the
             predicted ones (brought back to the target patch's mean and deviation where the loss is normalised);
-            `mask`: (B, L) float32, 1 where masked; for two-view methods `view2` and `mask2` likewise.
+            `mask`: (B, L) float32, 1 where masked; `view2`, and `mask2` if the student sees it, likewise.
         """
         batch = self.prepare(batch)
         outputs = self(batch, training=False)
@@ -202,7 +239,9 @@ class MaskedImageModel(_Step):
             "mask": mask,
         }
         if self.views == 2:
-            pictures |= {"view2": batch["view2"], "mask2": plan_mask(outputs["plan2"])}
+            pictures["view2"] = batch["view2"]
+        if "student2" in outputs:
+            pictures["mask2"] = plan_mask(outputs["plan2"])
         return pictures
 
 
@@ -221,8 +260,9 @@ def visible_or_refuse(patches: int, mask_ratio: float) -> int:
     """
     visible = visible_patches(patches, mask_ratio) if 0 < mask_ratio < 1 else 0
     if not 1 <= visible < patches:
+        most = math.floor(100 * (1 - 1 / patches)) / 100  # rounded down, so that the remedy itself is accepted
         raise ValueError(
             f"mask_ratio={mask_ratio} of {patches} patches must leave at least one visible and one masked: "
-            f"choose one between {1 / patches:.3g} and {1 - 1 / patches:.3g}"
+            f"choose one above 0 and up to {most:g}"
         )
     return visible

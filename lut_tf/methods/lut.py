@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from lut_tf.methods.base import Gather, MaskedImageModel
-from lut_tf.methods.losses import infonce_distance, l2_distance, reconstruction_loss, smooth_l1_distance
+from lut_tf.methods.losses import infonce_distance, l2_distance, smooth_l1_distance
 from lut_tf.methods.masking import disjoint_plans
 from lut_tf.methods.momentum import CosineMomentum
 from lut_tf.models.decoder import PixelDecoder
@@ -43,7 +43,8 @@ class LUT(MaskedImageModel):
             their average, stay float32. None: the student's.
 
     Raises:
-        ValueError: a mask ratio below 0.5, one that leaves no visible patch, or an unknown distance.
+        ValueError: a mask ratio that leaves no visible patch or too few for two disjoint views, an unknown distance, a
+            head of another width than the encoder's, or a number outside its range.
     """
 
     views = 2
@@ -76,12 +77,23 @@ class LUT(MaskedImageModel):
             raise ValueError(
                 f"context_distance={context_distance!r} is not known: choose one of {', '.join(DISTANCES)}"
             )
+        for name, weight in (("reconstruction", reconstruction_weight), ("context", context_weight)):
+            if weight < 0:
+                raise ValueError(f"{name}_weight={weight} must be 0 or more")
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature} must be above 0")
+        if isinstance(momentum, float | int) and not 0 <= momentum <= 1:
+            raise ValueError(f"momentum={momentum} must lie between 0 and 1")
         self.reconstruction_weight, self.context_weight = reconstruction_weight, context_weight
         self.context_distance, self.temperature, self.symmetric = context_distance, temperature, symmetric
         self.momentum = momentum
         self.projector = projector or MLPHead(encoder.width, name="projector")
         self.predictor = predictor or MLPHead(encoder.width, name="predictor")
         for head in (self.projector, self.predictor):
+            if head.width != encoder.width:
+                raise ValueError(
+                    f"{head.name} of width {head.width}, but the encoder has {encoder.width}: make them equal"
+                )
             if not head.built:  # it is where a saved model is loaded
                 head.build((None, encoder.width))
         self.teacher_dtype = teacher_dtype
@@ -149,8 +161,7 @@ class LUT(MaskedImageModel):
         """Return `total`, `reconstruction` (L_MIM) and `context` (L_BC), the parts unweighted."""
         batch = self.prepare(batch)
         outputs = self(batch, training=training)
-        target = self.reconstruction_target(batch["view1"], outputs["plan1"].masked)
-        reconstruction = reconstruction_loss(outputs["prediction"][:, self.visible :], target)
+        reconstruction = self.reconstruction(batch, outputs)
         context = self._distance(outputs["student1"], outputs["teacher2"], gather)
         if self.symmetric:
             context = 0.5 * (context + self._distance(outputs["student2"], outputs["teacher1"], gather))

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 
 from lut_tf.methods.base import Gather, MaskedImageModel
-from lut_tf.methods.losses import reconstruction_loss
 from lut_tf.methods.masking import random_plan
 
 
@@ -27,6 +26,5 @@ class MAE(MaskedImageModel):
         """Return `total` and `reconstruction`, which are the same."""
         batch = self.prepare(batch)
         outputs = self(batch, training=training)
-        target = self.reconstruction_target(batch["view1"], outputs["plan1"].masked)
-        loss = reconstruction_loss(outputs["prediction"][:, self.visible :], target)
+        loss = self.reconstruction(batch, outputs)
         return {"total": loss, "reconstruction": loss}

@@ -29,8 +29,10 @@ class Trace(NamedTuple):
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2:
+        raise ValueError(f"image_size={size} must be a whole number or (height, width)")
+    return int(sides[0]), int(sides[1])
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
@@ -69,6 +71,10 @@ class ViTEncoder(keras.Model):
         if positions not in ("sincos", "learned"):
             raise ValueError(f'positions={positions!r} is not known: choose "sincos" or "learned"')
         self.position_kind, self.leading = positions, int(class_token)
+        if min(patch_size, width, depth, heads) < 1:
+            raise ValueError(
+                f"patch_size={patch_size}, width={width}, depth={depth}, heads={heads} must all be at least 1"
+            )
         self.image_size = _pair(image_size)
         self.patch_size, self.width, self.depth, self.heads = patch_size, width, depth, heads
         if any(side < patch_size or side % patch_size for side in self.image_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import NamedTuple
 
 
@@ -24,6 +25,13 @@ ENCODER_SIZES = {
 }
 
 
+def unknown_preset(preset: str) -> str:
+    """Say that no preset has this name, which one may be meant, and which there are."""
+    near = difflib.get_close_matches(preset, ENCODER_SIZES, n=1)
+    hint = f", did you mean {near[0]}?" if near else ""
+    return f"preset={preset!r} is not known{hint}: choose one of {', '.join(ENCODER_SIZES)}"
+
+
 def encoder_size(preset: str) -> EncoderSize:
     """Return the size called `preset`.
 
@@ -31,5 +39,5 @@ def encoder_size(preset: str) -> EncoderSize:
         ValueError: no preset has that name; the message lists those there are.
     """
     if preset not in ENCODER_SIZES:
-        raise ValueError(f"encoder.preset={preset!r} is not known: choose one of {', '.join(ENCODER_SIZES)}")
+        raise ValueError(unknown_preset(preset))
     return ENCODER_SIZES[preset]

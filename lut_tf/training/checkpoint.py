@@ -18,13 +18,19 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from lut_tf.errors import Stopped
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
 
-class DamagedCheckpoint(Exception):
+class DamagedCheckpoint(Stopped):
     """A checkpoint's files are not the ones that were written."""
+
+
+class SaveFailed(Stopped):
+    """A checkpoint could not be written; those that were there are untouched."""
 
 
 class Checkpoints:
@@ -37,8 +43,7 @@ class Checkpoints:
         model: compiled, its optimizer built.
         keep: how many of the newest stay.
         keep_every: checkpoints at multiples of this step stay for ever; 0 keeps none beyond `keep`.
-        chief: whether this process' checkpoints count. The other hosts of a run write too, because reading the running
-            means is a collective, but throw away what they wrote.
+        chief: whether this process writes; the other hosts of a run only read.
     """
 
     def __init__(
@@ -50,7 +55,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints there are, oldest first."""
-        return sorted(int(path.name.split("_")[1]) for path in self.directory.glob("step_*") if path.is_dir())
+        folders = (path.name for path in self.directory.glob("step_*") if path.is_dir())
+        return sorted(int(name[5:]) for name in folders if name[5:].isdigit())
 
     def path(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
@@ -63,51 +69,76 @@ class Checkpoints:
             step: optimizer steps that the run has behind it.
 
         Raises:
-            OSError, tf.errors.OpError: it could not be written; those that were there are untouched.
+            SaveFailed: it could not be written; those that were there are untouched.
         """
+        if self._chief:
+            try:
+                self._write(step)
+            except (OSError, tf.errors.OpError) as error:
+                raise SaveFailed(
+                    f"the checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}); "
+                    f"the last good one is {self.newest()}: make room, then start again to go on from there"
+                ) from error
+            self._forget_old()
+        return self.path(step)
+
+    def newest(self) -> str:
+        """Return the newest checkpoint's path for a message, or `none`."""
+        steps = self.steps()
+        return str(self.path(steps[-1])) if steps else "none"
+
+    def _write(self, step: int) -> None:
         final, unfinished = self.path(step), self.directory / f"unfinished_{socket.gethostname()}_{os.getpid()}"
         try:
             unfinished.mkdir(parents=True)
             self._checkpoint.write(str(unfinished / "state"))
-            if self._chief:
-                _write_manifest(unfinished, step)
-                shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-                unfinished.rename(final)
-                _sync(self.directory)
+            _write_manifest(unfinished, step)
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+            unfinished.rename(final)
+            _sync(self.directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        if self._chief:
-            self._forget_old()
-        return final
 
     def restore(self) -> int:
         """Load the newest checkpoint that is whole and return its step; 0 where there is none (a fresh start).
 
-        Damaged ones are reported and passed over.
+        Damaged ones are reported, passed over and renamed `damaged_…`.
 
         Raises:
             DamagedCheckpoint: there are checkpoints, and none is whole.
         """
         if self._chief:
             self._tidy()
-        steps = self.steps()
+        steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
                 _verify(self.path(step))
             except DamagedCheckpoint as damage:
                 logger.warning("checkpoint of step %d is damaged (%s): trying the one before", step, damage)
+                damaged.append(self.path(step))
                 continue
             status = self._checkpoint.read(str(self.path(step) / "state"))
             status.assert_existing_objects_matched().expect_partial()
+            self._set_aside(damaged)
             return step
         if steps:
-            raise DamagedCheckpoint(f"none of the {len(steps)} checkpoints in {self.directory} is whole")
+            raise DamagedCheckpoint(
+                f"none of the {len(steps)} checkpoints in {self.directory} is whole: bring back a copy of one, or give "
+                f"another --run_dir to begin anew"
+            )
         return 0
 
     def _forget_old(self) -> None:
         for step in self.steps()[: -self._keep]:
             if not self._keep_every or step % self._keep_every:
                 shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def _set_aside(self, damaged: list[Path]) -> None:
+        """Rename damaged checkpoints: left in place they would count as the newest, and push good ones out."""
+        for path in damaged if self._chief else []:
+            aside = path.with_name(f"damaged_{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
 
     def _tidy(self) -> None:
         """Remove what a killed process left half-written."""
@@ -124,7 +155,14 @@ def state(model: keras.Model) -> dict[str, tf.Variable]:
     """
     means = [variable for metric in model.metrics for variable in metric.variables]
     groups = {"model": model.variables, "optimizer": model.optimizer.variables, "means": means}
-    return {f"{group}_{i:04d}": v.value for group, variables in groups.items() for i, v in enumerate(variables)}
+    named = {f"{group}_{i:04d}": v.value for group, variables in groups.items() for i, v in enumerate(variables)}
+    return {**named, "agreement": model.agreement}
+
+
+def _reason(error: Exception) -> str:
+    """Return the system's words for what is wrong with the disk, without TensorFlow's around them."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:300]
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +25,11 @@ class Interrupted(Stopped):
         status: the exit status that shells give to that signal, 130 for SIGINT and 143 for SIGTERM.
     """
 
-    def __init__(self, number: int, step: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} after step {step}, which is saved: start again to go on")
-        self.status = 128 + number
+    def __init__(self, number: int, step: int, saved: bool = True) -> None:
+        why = signal.Signals(number).name if number else "another host"
+        which = "which is saved" if saved else "which could not be saved"
+        super().__init__(f"stopped by {why} after step {step}, {which}: start again to go on")
+        self.status = 128 + (number or signal.SIGTERM)
 
 
 class StopRequest:
@@ -57,6 +60,12 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
+def holder(run_dir: Path) -> str:
+    """Return who holds a run directory, or held it last, in words; empty where nobody ever did."""
+    path = run_dir / "lock"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold a run directory while the block runs; the system lets go of it when the process dies, however it dies.
@@ -68,12 +77,11 @@ def locked(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             raise ValueError(
-                f"run_dir={str(run_dir)!r} is in use by process {file.read().strip() or '?'}: "
+                f"run_dir={str(run_dir)!r} is in use by process {holder(run_dir) or '?'}: "
                 f"wait for it, or give another --run_dir"
             ) from None
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()
         yield

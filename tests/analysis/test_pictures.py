@@ -36,6 +36,9 @@ def test_reconstructions_keep_the_visible_patches_and_paint_the_masked_ones() ->
             assert pictures["mask"][b][visible].sum() == 0
             assert pictures["mask"][b][masked].all()
             np.testing.assert_array_equal(patches[b][visible], original[b][visible])
+            seen = np.zeros(6)
+            seen[np.asarray(outputs["plan2"].visible[b])] = 1
+            np.testing.assert_array_equal(pictures["mask2"][b], 1 - seen)
             predicted = np.asarray(outputs["prediction"][b, len(visible) :])
             if norm_pix_loss:
                 own = original[b][masked]

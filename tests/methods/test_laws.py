@@ -87,6 +87,13 @@ def test_reconstruction_ignores_predictions_of_visible_patches(seed: int, scale:
     other = unpatchify(keras.ops.array(changed), (side, side), CASE.patch)
     targets = (MODEL.reconstruction_target(images, masked) for images in (batch["view1"], other))
     np.testing.assert_array_equal(*targets)
+    loss = MODEL.reconstruction(batch, outputs)
+    noise = np.zeros(outputs["prediction"].shape, "float32")
+    noise[:, : visible.shape[1]] = scale
+    moved = {**outputs, "prediction": outputs["prediction"] + noise}
+    np.testing.assert_array_equal(loss, MODEL.reconstruction(batch, moved))
+    noise[:, -1] = 1.0
+    assert MODEL.reconstruction(batch, {**outputs, "prediction": outputs["prediction"] + noise}) != loss
 
 
 @few

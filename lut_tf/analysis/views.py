@@ -1,0 +1,144 @@
+"""A picture of what a run is fed: both views of some images, what was done to them, and what is masked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lut_tf.checks import resolve_size
+from lut_tf.config import Config
+from lut_tf.data.pipeline import pretraining_dataset
+from lut_tf.data.sources import open_sources
+from lut_tf.methods.masking import disjoint_plans, random_plan, visible_patches
+from lut_tf.models.preprocess import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
+
+HIDDEN = np.array([92, 107, 148], np.uint8)  # slate blue: photographs and digits have gray of their own
+Images = NDArray[np.uint8]
+
+
+def show_views(config: Config, path: Path, images: int = 8, step: int = 0) -> None:
+    """Draw the first images of a training step as the run will see them: one row an image.
+
+    Args:
+        config: checked; its data, views, encoder's size, mask ratio and seed are shown.
+        path: the PNG file to write.
+        images: how many of the step's images.
+        step: the optimizer step, from 0.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_sources` and `pretraining_dataset`.
+    """
+    source, side = open_sources(config.data).train, config.encoder.image_size
+    grid = side // resolve_size(config.encoder).patch_size
+    paired, size = config.method.name == "lut", config.optimizer.batch_size
+    # Read no more of a batch than is shown: host 0 of so many has its first images.
+    share = next(part for part in range(min(images, size), size + 1) if size % part == 0)
+    dataset = pretraining_dataset(
+        source,
+        batch_size=size,
+        image_size=side,
+        views=config.views,
+        seed=config.seed,
+        steps=step + 1,
+        noise_length=grid * grid,
+        start_step=step,
+        view_count=2 if paired else 1,
+        parallel_calls=config.data.parallel_calls,
+        hosts=size // share,
+    )
+    batch = {name: value[:images] for name, value in next(dataset.as_numpy_iterator()).items()}
+    visible = visible_patches(grid * grid, config.method.mask_ratio)
+    draw_views(batch, grid, visible, path, f"step {step} of {config.data.source}, seed {config.seed}")
+
+
+def draw_views(batch: dict[str, Any], grid: int, visible: int, path: Path, title: str = "") -> None:
+    """Draw a batch of `pretraining_dataset`: each view, and what the student sees of it.
+
+    Args:
+        batch: NumPy arrays.
+        grid: patches in a row of a view.
+        visible: patches that the student sees.
+        path: the PNG file to write.
+        title: a line above the picture.
+    """
+    first = batch["view1"]
+    if "view2" not in batch:
+        plan = random_plan(batch["noise"], visible)
+        columns = [("view 1", first), ("visible to the student", _masked(first, plan.visible, grid))]
+    else:
+        plan, plan2 = disjoint_plans(batch["noise"], visible)
+        second = _coloured(batch)
+        columns = [
+            ("view 1", first),
+            ("visible of view 1", _masked(first, plan.visible, grid)),
+            ("view 2", second),
+            ("visible of view 2", _masked(second, plan2.visible, grid)),
+        ]
+    _draw(columns, [describe(batch, row) for row in range(len(first))], path, title)
+
+
+def describe(batch: dict[str, Any], row: int) -> str:
+    """Say in a few lines what was done to one image of a batch."""
+    lines = [f"image {batch['index'][row]}", _cut("view 1", batch["geometry1"][row])]
+    if "view2" in batch:
+        lines += [_cut("view 2", batch["geometry2"][row]), *_jitter(Colour(*batch["colour"][row]))]
+    return "\n".join(lines)
+
+
+def _cut(name: str, geometry: NDArray[np.float32]) -> str:
+    top, left, height, width, flipped = geometry
+    rows, columns = f"{top:.0%} to {top + height:.0%}", f"{left:.0%} to {left + width:.0%}"
+    return f"{name}: rows {rows},\n  columns {columns}{', flipped' if flipped else ''}"
+
+
+def _jitter(colour: Colour) -> list[str]:
+    """Name the colour decisions in the order in which they are applied."""
+    done = [
+        (colour.brightness_at, f"brightness × {colour.brightness:.2f}", colour.brightness != 1),
+        (colour.contrast_at, f"contrast × {colour.contrast:.2f}", colour.contrast != 1),
+        (colour.saturation_at, f"saturation × {colour.saturation:.2f}", colour.saturation != 1),
+        (colour.hue_at, f"hue {360 * colour.hue:+.0f}°", colour.hue != 0),
+    ]
+    names = [f"  {name}" for _, name, happened in sorted(done) if happened]
+    last = {
+        GRAYSCALE: "grayscale",
+        SOLARIZE: f"solarize from {colour.solarize_threshold:.0f}",
+        BLUR: f"blur {colour.blur_radius:.1f} px",
+    }
+    return [*names, f"  {last[int(colour.choice)]}"] if colour.choice else names
+
+
+def _coloured(batch: dict[str, Any]) -> Images:
+    coloured = ops.convert_to_numpy(apply_colour(batch["view2"], batch["colour"]))
+    return np.clip(np.round(coloured), 0, 255).astype(np.uint8)
+
+
+def _masked(images: Images, visible: Any, grid: int) -> Images:
+    """Paint all patches (B, S, S, 3) slate blue but the `visible` ones (B, V)."""
+    seen = np.zeros((len(images), grid * grid), bool)
+    np.put_along_axis(seen, ops.convert_to_numpy(visible), True, axis=1)
+    side = images.shape[1] // grid
+    pixels = seen.reshape(-1, grid, grid).repeat(side, axis=1).repeat(side, axis=2)
+    return np.where(pixels[..., None], images, HIDDEN)
+
+
+def _draw(columns: list[tuple[str, Images]], captions: list[str], path: Path, title: str) -> None:
+    rows = len(captions)
+    figure = Figure(figsize=(1.75 * (len(columns) + 1.15), 1.75 * rows + 0.5), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, len(columns) + 1, squeeze=False, width_ratios=[1] * len(columns) + [1.15])
+    for column, (name, images) in enumerate(columns):
+        axes[0, column].set_title(name, fontsize=9)
+        for row, image in enumerate(images):
+            axes[row, column].imshow(image, interpolation="nearest")
+    for row, caption in enumerate(captions):
+        axes[row, -1].text(0, 1, caption, fontsize=7, va="top", transform=axes[row, -1].transAxes)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

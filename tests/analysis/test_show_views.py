@@ -1,0 +1,58 @@
+"""Guards the picture of views: it is drawn, its words say what the numbers say, and mistakes are one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lut_tf import cli
+from lut_tf.analysis.views import _masked, describe
+from lut_tf.models.preprocess import SOLARIZE, Colour
+
+DIGITS = ["--encoder.image_size", "32", "--encoder.patch_size", "4", "--optimizer.batch_size", "60"]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("method", ["lut", "mae"])
+def test_command_draws_a_grid(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "new" / "views.png"
+    words = ["show-views", *DIGITS, "--method.name", method, "--images", "3", "--step", "25", "--output", str(picture)]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out == f"wrote {picture}\n"
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    blue = np.all(pixels == [92, 107, 148], axis=-1).mean()
+    assert 0.1 < blue < 0.5 and pixels.shape[0] > 400
+
+
+def test_words_say_what_was_done() -> None:
+    colour = Colour(1.2, 0.7, 1.0, -0.1, 2.0, 0.0, 1.0, 3.0, SOLARIZE, 128.0, 1.0)
+    batch = {
+        "index": np.array([7]),
+        "geometry1": np.array([[0.1, 0.2, 0.5, 0.5, 1.0]]),
+        "geometry2": np.array([[0.0, 0.0, 1.0, 1.0, 0.0]]),
+        "view2": None,
+        "colour": np.array([colour]),
+    }
+    assert describe(batch, 0).splitlines() == [
+        "image 7", "view 1: rows 10% to 60%,", "  columns 20% to 70%, flipped", "view 2: rows 0% to 100%,",
+        "  columns 0% to 100%", "  contrast × 0.70", "  brightness × 1.20", "  hue -36°", "  solarize from 128",
+    ]  # fmt: skip
+
+
+def test_masked_keeps_visible_patches() -> None:
+    images = np.full((1, 8, 8, 3), 200, np.uint8)
+    masked = _masked(images, np.array([[1, 2]]), 2)
+    assert (masked[0, :4, 4:] == 200).all() and (masked[0, 4:, :4] == 200).all()
+    assert (masked[0, :4, :4] == [92, 107, 148]).all() and (masked[0, 4:, 4:] == [92, 107, 148]).all()
+
+
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show-views", *DIGITS, "--images", "0"]) == 2
+    assert "--images=0 is out of range" in capsys.readouterr().err
+    assert cli.main(["prepare", "a", "--to", "zip"]) == 2
+    assert "--to=zip is no format: give one of array_record, tfrecord" in capsys.readouterr().err
+    assert cli.main(["prepare", ".", "--shards", "-1"]) == 2
+    assert "--shards=-1 is out of range" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""Signals that ask a run to end, and the lock on its directory, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from lut_tf.training.interruption import Interrupted, holder, locked, stop_requests
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lut_tf.training.interruption import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+WAIT = """
+import time
+from lut_tf.training.interruption import stop_requests
+with stop_requests() as request:
+    print("ready", flush=True)
+    while not request.number:
+        time.sleep(0.01)
+    print("noted", request.number, flush=True)
+    time.sleep(60)
+"""
+
+
+def python(code: str, *words: str) -> subprocess.Popen[str]:
+    """Start a process and wait for its first line."""
+    process = subprocess.Popen([sys.executable, "-c", code, *words], text=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+def test_a_second_run_on_a_directory_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    """The message names the process; after its SIGKILL the directory is free at once."""
+    process = python(HOLD, str(tmp_path))
+    try:
+        refusal = rf"run_dir='{tmp_path}' is in use by process {process.pid} on .*--run_dir"
+        with pytest.raises(ValueError, match=refusal), locked(tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with locked(tmp_path):
+        assert holder(tmp_path).startswith(f"{os.getpid()} on ")
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_ends_the_process(number: signal.Signals) -> None:
+    process = python(WAIT)
+    assert process.stdout is not None
+    process.send_signal(number)
+    assert process.stdout.readline() == f"noted {int(number)}\n"
+    process.send_signal(number)
+    assert process.wait(timeout=5) == -number
+
+
+def test_handlers_are_given_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.number == signal.SIGTERM
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_in_another_thread_no_signal_is_listened_for() -> None:
+    found = []
+
+    def listen() -> None:
+        with stop_requests() as request:
+            found.append(request.number)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert found == [0]
+
+
+def test_the_status_is_the_shells(tmp_path: Path) -> None:
+    assert Interrupted(signal.SIGINT, 3).status == 130
+    assert Interrupted(signal.SIGTERM, 3).status == 143
+    assert Interrupted(0, 3).status == 143
+    assert "stopped by another host after step 3, which is saved" in str(Interrupted(0, 3))
+    assert "could not be saved" in str(Interrupted(signal.SIGINT, 3, saved=False))
