@@ -24,12 +24,11 @@ from lut_tf.data.sources import Parts, Source, open_sources
 from lut_tf.downstream import probe
 from lut_tf.errors import Stopped
 from lut_tf.models.encoder import ViTEncoder
-from lut_tf.run import RunFiles, RunResult
+from lut_tf.run import RunFiles, RunResult, announcement, resolved
 from lut_tf.training import callbacks
 from lut_tf.training.agreement import check_agreement
 from lut_tf.training.checkpoint import Checkpoints
 from lut_tf.training.interruption import holder, locked, stop_requests
-from lut_tf.training.schedules import scaled_rate
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
 from lut_tf.writing import write_whole
 
@@ -273,19 +272,11 @@ class _Run:
         return results
 
     def _announce(self, step: int) -> None:
-        """Say in a few lines what runs: people stop a wrong run early if they can see it."""
-        config, model, wanted = self.config, self.model, self.config.optimizer
-        replicas = self.strategy.num_replicas_in_sync
-        share = wanted.batch_size // replicas // wanted.accumulate
-        peak = scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule)
-        encoder, decoder = model.encoder.count_params() / 1e6, model.decoder.count_params() / 1e6
-        print(
-            f"{type(model).__name__} on {len(self.parts.train)} images of {config.data.source} -> {config.run_dir}\n"
-            f"  encoder {encoder:.2f} M parameters, decoder {decoder:.2f} M; "
-            f"{model.visible} of {model.encoder.patches} patches visible\n"
-            f"  {config.epochs} epochs of {self.steps_per_epoch} steps; batch {wanted.batch_size} = "
-            f"{replicas} device(s) × {wanted.accumulate} part(s) × {share}; peak learning rate {peak:.3g}"
-        )
+        """Say in a few lines what runs, and keep it: people stop a wrong run early if they can see it."""
+        replicas, images = self.strategy.num_replicas_in_sync, len(self.parts.train)
+        facts = resolved(self.config, self.model, images, replicas, self.steps_per_epoch)
+        write_whole(self.files.resolved, json.dumps(facts, indent=2) + "\n")
+        print(announcement(facts, self.config.run_dir))
         if step >= self.total_steps:
             print("  this run is complete: nothing is left to train")
         elif step:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from lut_tf.config import Config
 from lut_tf.downstream.probe import table
 from lut_tf.methods.base import MaskedImageModel
+from lut_tf.training.schedules import scaled_rate
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class RunFiles:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.root / "config.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """What the settings came to: peak learning rate, batch, steps, devices, parameters."""
+        return self.root / "resolved.json"
 
     @property
     def metrics(self) -> Path:
@@ -94,3 +102,39 @@ class RunResult:
         }
         lines = [table(self.probes, self.probed_on), ""] if self.probes else []
         return "\n".join(["", *lines, *(f"{name + ':':<17}{path}" for name, path in opens.items() if path)])
+
+
+def resolved(
+    config: Config, model: MaskedImageModel, images: int, replicas: int, steps_per_epoch: int
+) -> dict[str, Any]:
+    """Return what the settings come to, by name."""
+    wanted = config.optimizer
+    return {
+        "method": type(model).__name__,
+        "source": config.data.source,
+        "images": images,
+        "encoder_parameters": model.encoder.count_params(),
+        "decoder_parameters": model.decoder.count_params(),
+        "patches": model.encoder.patches,
+        "visible_patches": model.visible,
+        "epochs": config.epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "batch_size": wanted.batch_size,
+        "devices": replicas,
+        "parts": wanted.accumulate,
+        "batch_per_device_and_part": wanted.batch_size // replicas // wanted.accumulate,
+        "peak_learning_rate": scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule),
+    }
+
+
+def announcement(facts: dict[str, Any], run_dir: str) -> str:
+    """Return three lines for people of what `resolved` found."""
+    return (
+        f"{facts['method']} on {facts['images']} images of {facts['source']} -> {run_dir}\n"
+        f"  encoder {facts['encoder_parameters'] / 1e6:.2f} M parameters, "
+        f"decoder {facts['decoder_parameters'] / 1e6:.2f} M; "
+        f"{facts['visible_patches']} of {facts['patches']} patches visible\n"
+        f"  {facts['epochs']} epochs of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
+        f"{facts['devices']} device(s) × {facts['parts']} part(s) × {facts['batch_per_device_and_part']}; "
+        f"peak learning rate {facts['peak_learning_rate']:.3g}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path: Path) -> None:
         "checkpoints/step_00000018/manifest.json", "pictures/epoch_0002.png", "pictures/curves.png",
         "tensorboard/train",
     } <= files  # fmt: skip
+    facts = json.loads((tmp_path / "run" / "resolved.json").read_text(encoding="utf-8"))
+    assert (facts["batch_size"], facts["steps_per_epoch"], facts["peak_learning_rate"]) == (128, 9, 3e-3)
     log = lines(tmp_path / "run")
     assert [(line["epoch"], line["step"]) for line in log] == [(1, 9), (2, 18)]
     assert all({"loss", "reconstruction", "context", "learning_rate", "probe_knn"} <= set(line) for line in log)
