@@ -6,7 +6,7 @@ import io
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -40,21 +40,29 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def decode_with_pillow(path: bytes, apply_exif: bool = False) -> NDArray[np.uint8]:
-    """Read one file as uint8 (h, w, 3), the first frame of an animation.
+def read_file(path: bytes) -> bytes:
+    """Return a file's content.
 
     Raises:
-        ImageFault: the file gives no image.
+        ImageFault: there is no such file any more, it cannot be read, or it is empty.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except FileNotFoundError:
+        content = tf.io.gfile.GFile(path, "rb").read()
+    except tf.errors.NotFoundError:
         raise ImageFault("missing") from None
-    except OSError:
+    except tf.errors.OpError:
         raise ImageFault("unreadable") from None
     if not content:
         raise ImageFault("empty")
+    return content
+
+
+def decode_with_pillow(content: bytes, apply_exif: bool = False) -> NDArray[np.uint8]:
+    """Decode one file's content as uint8 (h, w, 3), the first frame of an animation.
+
+    Raises:
+        ImageFault: it is no image.
+    """
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -110,13 +118,12 @@ def _bounded(pixels: tf.Tensor) -> AbstractContextManager[Any]:
     return tf.control_dependencies([tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64))])
 
 
-def decode_with_tensorflow(path: tf.Tensor) -> tf.Tensor:
-    """Read a JPEG, PNG or WebP file as uint8 (h, w, 3) in a graph; anything else, or too large, is an error op.
+def decode_with_tensorflow(content: tf.Tensor) -> tf.Tensor:
+    """Decode JPEG, PNG or WebP as uint8 (h, w, 3) in a graph; anything else, or too large, is an error op.
 
     TensorFlow gets palette BMP files wrong and loads every frame of a GIF, so both are left to Pillow. The accurate
     inverse DCT costs no measurable time and equals Pillow's bit for bit.
     """
-    content = tf.io.read_file(path)
     is_jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
 
     def jpeg() -> tf.Tensor:
@@ -145,12 +152,18 @@ class DamageLog:
     def __init__(self, total: int, share: float, setting: str) -> None:
         self.total, self.share, self.setting = total, share, setting
         self.faults: dict[int, tuple[str, str]] = {}
+        self.exhausted = False  # some image had no readable file left to take its place
         self._lock = threading.Lock()
 
     @property
     def counts(self) -> Counter[str]:
         """Damaged files so far, by kind."""
         return Counter(kind for kind, _ in self.faults.values())
+
+    @property
+    def fatal(self) -> bool:
+        """Whether this is what stopped the run, though TensorFlow wraps it in pages."""
+        return self.exceeded or self.exhausted
 
     @property
     def exceeded(self) -> bool:
@@ -184,30 +197,43 @@ class DamageLog:
 
 
 def first_readable(
-    candidates: Iterator[int], paths: Sequence[bytes], log: DamageLog, read: Callable[[bytes], NDArray[np.uint8]]
+    candidates: Iterable[int], log: DamageLog, read: Callable[[int], NDArray[np.uint8]], name: Callable[[int], str]
 ) -> NDArray[np.uint8]:
-    """Return the first image among `candidates` that can be read, noting those before it in `log`."""
+    """Return the first image among `candidates` that can be read, noting those before it in `log` by their names."""
     for index in candidates:
         if index in log.faults:
             continue
         try:
-            return read(paths[index])
+            return read(index)
         except ImageFault as fault:
             kind = fault.kind
-        log.add(index, kind, paths[index].decode(errors="replace"))
-    raise ValueError(log.summary() + ": no file is left")
+        log.add(index, kind, name(index))
+    log.exhausted = True
+    raise ValueError(log.summary() + "; no file is left to take the place of one")
 
 
-def with_fallback(path: tf.Tensor, index: tf.Tensor, fallback: Callable[[Any], NDArray[np.uint8]]) -> tf.Tensor:
-    """Decode `path` with TensorFlow, or call the Python function `fallback(index)` where that fails.
+def same_class(index: int, labels: NDArray[np.int32] | None, count: int) -> Iterator[int]:
+    """Yield the images that may take the place of image `index`, itself first: those of its class, round from there.
+
+    `labels` (N,) may be in any order; without labels, or where the image's own is unknown (-1), any image may.
+    """
+    members = np.arange(count) if labels is None or labels[index] < 0 else np.flatnonzero(labels == labels[index])
+    at = int(np.searchsorted(members, index))
+    yield from members[at:].tolist()
+    yield from members[:at].tolist()
+
+
+def with_fallback(native: tf.data.Dataset, index: tf.Tensor, fallback: Callable[[Any], NDArray[np.uint8]]) -> tf.Tensor:
+    """Return the only element of `native`, an image, or if that fails what the Python function `fallback(index)` gives.
 
     Graphs cannot catch errors, data sets can ignore them: the first of two one-element sets that yields is taken, and
-    Python (with its global lock) runs for the rare file only.
+    Python (with its global lock) runs for the rare file only. Making a data set and its maps costs 0.1 ms each, so
+    `native` should have a single map.
     """
-    native = tf.data.Dataset.from_tensors(path).map(decode_with_tensorflow).ignore_errors()
-    rescued = tf.data.Dataset.from_tensors(index).map(lambda i: _call(fallback, i))
-    return native.concatenate(rescued).take(1).get_single_element()
+    rescued = tf.data.Dataset.from_tensors(index).map(lambda i: call_python(fallback, i))
+    return native.ignore_errors().concatenate(rescued).take(1).get_single_element()
 
 
-def _call(function: Callable[[Any], NDArray[np.uint8]], index: tf.Tensor) -> tf.Tensor:
+def call_python(function: Callable[[Any], NDArray[np.uint8]], index: tf.Tensor) -> tf.Tensor:
+    """Return the image uint8 (h, w, 3) that a Python function gives for `index`, in a graph."""
     return tf.ensure_shape(tf.numpy_function(function, [index], tf.uint8), [None, None, 3])

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lut_tf.config import DataConfig
+from lut_tf.data import cache
+from lut_tf.data.cache import Arrays, Stamps, Texts
+from lut_tf.data.records import count_records
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 DIGITS_COUNTS = {"train": 1197, "validation": 300, "heldout": 300}
@@ -16,12 +23,12 @@ DIGITS_COUNTS = {"train": 1197, "validation": 300, "heldout": 300}
 class FolderListing(NamedTuple):
     """The image files under a folder, in a fixed order.
 
-    `files` are full paths, sorted by class and then by name; `labels` are class numbers, one a file, and `classes` the
-    sorted names of the class folders; both are None for a flat folder.
+    `files` are full paths, sorted by class and then by name; `labels` are class numbers, int32, one a file, and
+    `classes` the sorted names of the class folders; both are None for a flat folder.
     """
 
-    files: list[str]
-    labels: list[int] | None
+    files: Texts
+    labels: NDArray[np.int32] | None
     classes: list[str] | None
 
 
@@ -29,14 +36,35 @@ def _unusable(setting: str, path: object, what: str, remedy: str) -> str:
     return f"{setting}: {str(path)!r} {what}: {remedy}"
 
 
-def _children(folder: str, setting: str) -> list[os.DirEntry[str]]:
-    """The folder's entries that are not hidden, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        remedy = "make the folder readable or move it out of the data set"
-        raise ValueError(_unusable(setting, folder, f"cannot be read ({error.strerror})", remedy)) from None
+class _Walk:
+    """Goes through a folder and notes what it saw of every folder in it, so that a change can be told later."""
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        self.stamps: Stamps = {}
+
+    def children(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return the folder's entries that are not hidden, sorted by name."""
+        try:
+            modified = os.stat(folder).st_mtime_ns
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except OSError as error:
+            remedy = "make the folder readable or move it out of the data set"
+            raise ValueError(_unusable(self.setting, folder, f"cannot be read ({error.strerror})", remedy)) from None
+        self.stamps[folder] = [modified, len(found)]
+        return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+    def images(self, folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+        """Yield the image files under `folder` at any depth; a link back to a folder above is not followed."""
+        real = os.path.realpath(folder)
+        if real in above:
+            return
+        for entry in self.children(folder):
+            if entry.is_dir():
+                yield from self.images(entry.path, above | {real})
+            elif _is_image_file(entry):
+                yield entry.path
 
 
 def _is_image_file(entry: os.DirEntry[str]) -> bool:
@@ -44,22 +72,19 @@ def _is_image_file(entry: os.DirEntry[str]) -> bool:
     return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
 
 
-def _image_files(folder: str, setting: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield the image files under `folder` at any depth; a link back to a folder above is not followed."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    for entry in _children(folder, setting):
-        if entry.is_dir():
-            yield from _image_files(entry.path, setting, above | {real})
-        elif _is_image_file(entry):
-            yield entry.path
+def _unchanged(stamps: Stamps) -> bool:
+    """Tell whether every folder has the time and the number of entries that it had."""
+    try:
+        return all([os.stat(folder).st_mtime_ns, len(os.listdir(folder))] == stamp for folder, stamp in stamps.items())
+    except OSError:
+        return False
 
 
 def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> FolderListing:
     """List the images of a folder: one sub-folder a class (nested as deep as you like), or flat without classes.
 
-    Hidden files and folders, files that do not end in `EXTENSIONS` and sub-folders without images are left out.
+    Hidden files and folders, files that do not end in `EXTENSIONS` and sub-folders without images are left out. The
+    listing is remembered (see `lut_tf.data.cache`) until a folder's time or number of entries changes.
 
     Args:
         path: the folder.
@@ -74,31 +99,55 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
         raise FileNotFoundError(_unusable(setting, path, "does not exist", "give an existing folder of images"))
     if not root.is_dir():
         raise ValueError(_unusable(setting, path, "is not a folder", "give the folder that holds the images"))
-    top = _children(str(root), setting)
-    flat = [entry.path for entry in top if _is_image_file(entry)]
-    groups = [(entry.name, sorted(_image_files(entry.path, setting))) for entry in top if entry.is_dir()]
-    groups = [(name, files) for name, files in groups if files]
-    if flat and groups:
-        remedy = "move the images into class folders, or all of them into one flat folder"
-        raise ValueError(_unusable(setting, path, f"holds images and the class folder {groups[0][0]!r}", remedy))
-    if flat:
-        return FolderListing(flat, None, None)
-    if not groups:
+    key = f"image_folder {root.absolute()}"
+    known = cache.load(key)
+    if known is None or not _unchanged(known[0]):
+        walk = _Walk(setting)
+        arrays = _listed(walk, root, setting, path)
+        cache.save(key, walk.stamps, arrays)
+    else:
+        arrays = known[1]
+    classes = json.loads(arrays["classes"].item())
+    labels = None if classes is None else arrays["labels"]
+    return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes)
+
+
+def _listed(walk: _Walk, root: Path, setting: str, path: object) -> Arrays:
+    top = walk.children(str(root.absolute()))
+    files = [os.fsencode(entry.path) for entry in top if _is_image_file(entry)]
+    flat = bool(files)
+    classes: list[str] = []
+    counts: list[int] = []
+    for entry in top:
+        # One class at a time: what is kept of it is bytes.
+        group = [os.fsencode(file) for file in sorted(walk.images(entry.path))] if entry.is_dir() else []
+        if group and flat:
+            remedy = "move the images into class folders, or all of them into one flat folder"
+            raise ValueError(_unusable(setting, path, f"holds images and the class folder {entry.name!r}", remedy))
+        if group:
+            files += group
+            classes.append(entry.name)
+            counts.append(len(group))
+    if not files:
         endings = " ".join(sorted(EXTENSIONS))
         raise ValueError(_unusable(setting, path, "holds no images", f"give a folder of files that end in {endings}"))
-    files = [file for _, group in groups for file in group]
-    labels = [label for label, (_, group) in enumerate(groups) for _ in group]
-    return FolderListing(files, labels, [name for name, _ in groups])
+    texts = Texts.of(files)
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    named = np.array(json.dumps(None if flat else classes))
+    return {"blob": texts.blob, "ends": texts.ends, "labels": labels, "classes": named}
 
 
 def check_data(data: DataConfig) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-        ValueError: a folder is missing or given in vain, or `data.parallel_calls` is not positive.
+        ValueError: what the source needs is missing, something is given in vain, or `data.parallel_calls` is not
+            positive.
     """
-    if data.source == "image_folder" and not data.path:
-        raise ValueError("data.path: null with data.source 'image_folder': give the folder of training images")
+    if data.source in ("image_folder", "tfrecord") and not data.path:
+        raise ValueError(f"data.path: null with data.source {data.source!r}: give the training images")
+    if data.source == "tfds" and not data.name:
+        raise ValueError("data.name: null with data.source 'tfds': give the data set's name")
     if data.source == "digits":
         for setting, value in (("data.path", data.path), ("data.evaluation_path", data.evaluation_path)):
             if value is not None:
@@ -112,13 +161,17 @@ def check_data(data: DataConfig) -> None:
 
 
 def count_images(data: DataConfig) -> int:
-    """Return the number of training images without importing TensorFlow or reading an image.
+    """Return the number of training images without reading one; TensorFlow is imported for `tfds` only.
 
     Raises:
-        FileNotFoundError, ValueError: as `check_data` and `list_folder`.
+        FileNotFoundError, ValueError: as `check_data` and the source.
     """
     check_data(data)
     if data.source == "digits":
         return DIGITS_COUNTS["train"]
+    if data.source == "tfds":
+        from lut_tf.data.public import builder_of, split_of
+
+        return split_of(builder_of(str(data.name), data.path), data.split).num_examples
     assert data.path is not None
-    return len(list_folder(data.path).files)
+    return count_records(data.path) if data.source == "tfrecord" else len(list_folder(data.path).files)

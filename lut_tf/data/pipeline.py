@@ -77,7 +77,7 @@ def pretraining_dataset(
     examples = order.map(lambda epoch, indices: (tf.fill([share], epoch), indices)).unbatch()
     examples = examples.map(example, num_parallel_calls=parallel_calls or tf.data.AUTOTUNE, deterministic=True)
     batches = examples.batch(share, drop_remainder=True).map(finish)
-    return batches.with_options(_options()).prefetch(2)
+    return batches.with_options(pipeline_options()).prefetch(2)
 
 
 def evaluation_dataset(
@@ -101,12 +101,14 @@ def evaluation_dataset(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    return examples.batch(batch_size).with_options(_options()).prefetch(2)
+    return examples.batch(batch_size).with_options(pipeline_options()).prefetch(2)
 
 
-def _options() -> tf.data.Options:
+def pipeline_options() -> tf.data.Options:
+    """Return what all pipelines share: exact order, and no second dealing out to hosts."""
     options = tf.data.Options()
     options.deterministic = True
+    options.threading.max_intra_op_parallelism = 1  # images are made side by side: more threads for one only wait
     # Hosts read their own slices already: TensorFlow must not deal the batches out once more.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

@@ -1,11 +1,8 @@
-"""Where images come from: arrays in memory, scikit-learn's digits, folders of files."""
+"""Where images come from: arrays in memory, scikit-learn's digits, folders of files, and what others open."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import partial
-from itertools import chain
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +10,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lut_tf.config import DataConfig
-from lut_tf.data.decode import DamageLog, decode_with_pillow, first_readable, with_fallback
+from lut_tf.data.decode import (
+    DamageLog,
+    call_python,
+    decode_with_pillow,
+    decode_with_tensorflow,
+    first_readable,
+    read_file,
+    same_class,
+    with_fallback,
+)
+from lut_tf.data.examples import open_tfrecord
 from lut_tf.data.folder import DIGITS_COUNTS, check_data, list_folder
 
 
@@ -116,14 +123,13 @@ class ImageFolder:
         setting: str = "data.path",
     ) -> None:
         listing = list_folder(path, setting)
-        self.labels = None if listing.labels is None else np.asarray(listing.labels, np.int32)
-        self.classes = listing.classes
-        self.files = listing.files
+        self.labels, self.classes, self.files = listing.labels, listing.classes, listing.files
         self.damage = DamageLog(len(self.files), damaged_share, setting)
         self._apply_exif = apply_exif
-        self._encoded = [os.fsencode(file) for file in self.files]
+        # One long text and where its pieces end: a million separate ones take a hundred bytes more each.
         with tf.device("CPU:0"):
-            self._paths = tf.constant(self._encoded)
+            self._paths = tf.constant(self.files.blob.tobytes())
+            self._ends = tf.constant(np.concatenate([[0], self.files.ends]))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -131,19 +137,18 @@ class ImageFolder:
     def image(self, index: tf.Tensor) -> tf.Tensor:
         """See `Source.image`; raises `tf.errors.InvalidArgumentError` where too many files are damaged."""
         if self._apply_exif:
-            return tf.ensure_shape(tf.numpy_function(self._rescue, [index], tf.uint8), [None, None, 3])
-        return with_fallback(tf.gather(self._paths, index), index, self._rescue)
+            return call_python(self._rescue, index)
+        start, end = self._ends[index], self._ends[index + 1]
+        path = tf.strings.substr(self._paths, start, end - start)
+        native = tf.data.Dataset.from_tensors(path).map(lambda p: decode_with_tensorflow(tf.io.read_file(p)))
+        return with_fallback(native, index, self._rescue)
 
     def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
-        read = partial(decode_with_pillow, apply_exif=self._apply_exif)
-        return first_readable(self._candidates(int(index)), self._encoded, self.damage, read)
+        candidates = same_class(int(index), self.labels, len(self))
+        return first_readable(candidates, self.damage, self._read, self.files.__getitem__)
 
-    def _candidates(self, index: int) -> Iterator[int]:
-        """The file itself, then those that may take its place."""
-        first, end = 0, len(self)
-        if self.labels is not None:
-            first, end = np.searchsorted(self.labels, [self.labels[index], self.labels[index] + 1]).tolist()
-        return chain(range(index, end), range(first, index))
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        return decode_with_pillow(read_file(os.fsencode(self.files[index])), self._apply_exif)
 
 
 class Parts(NamedTuple):
@@ -158,25 +163,43 @@ def open_sources(data: DataConfig) -> Parts:
     """Open what `data` names.
 
     Raises:
-        FileNotFoundError, ValueError: as `check_data` and `list_folder`, or the evaluation folder has other classes.
+        FileNotFoundError, ValueError: as `check_data` and the source, or the evaluation images have other classes.
     """
     check_data(data)
     if data.source == "digits":
         return Parts(digits("train"), digits("validation"), digits("heldout"))
-    assert data.path is not None
-    train = ImageFolder(data.path, damaged_share=data.damaged_share)
-    if data.evaluation_path is None:
-        return Parts(train, None, None)
-    validation = ImageFolder(data.evaluation_path, damaged_share=data.damaged_share, setting="data.evaluation_path")
-    _check_classes(train, validation, data)
+    train, validation = _opened(data)
+    if validation is not None:
+        _check_classes(train, validation, data)
     return Parts(train, validation, None)
 
 
-def _check_classes(train: ImageFolder, validation: ImageFolder, data: DataConfig) -> None:
-    start = f"data.evaluation_path: {data.evaluation_path!r}"
-    for source, path in ((train, data.path), (validation, data.evaluation_path)):
-        if source.classes is None:
-            raise ValueError(f"{start} is for labelled images, but {path!r} is flat: sort it into class folders")
+def _opened(data: DataConfig) -> tuple[Source, Source | None]:
+    share, path, evaluation = data.damaged_share, str(data.path), data.evaluation_path
+    setting = "data.evaluation_path"
+    if data.source == "image_folder":
+        folder = ImageFolder(path, damaged_share=share)
+        return folder, ImageFolder(evaluation, damaged_share=share, setting=setting) if evaluation else None
+    if data.source == "tfrecord":
+        features = data.image_feature, data.label_feature
+        records = open_tfrecord(path, *features, share)
+        return records, open_tfrecord(evaluation, *features, share, setting) if evaluation else None
+    from lut_tf.data.public import builder_of, open_tfds  # seconds to import, needed by no other source
+
+    builder, split = builder_of(str(data.name), data.path), data.evaluation_split
+    held = open_tfds(builder, split, share, "data.evaluation_split") if split else None
+    return open_tfds(builder, data.split, share), held
+
+
+def _check_classes(train: Source, validation: Source, data: DataConfig) -> None:
+    setting, value = "data.evaluation_path", data.evaluation_path
+    if data.source == "tfds":
+        setting, value = "data.evaluation_split", data.evaluation_split
+    start = f"{setting}: {value!r}"
+    for source, path in ((train, data.path), (validation, value)):
+        if source.labels is None:
+            how = "sort it into class folders" if data.source == "image_folder" else "give data.label_feature"
+            raise ValueError(f"{start} is for labelled images, but {path!r} is flat: {how}")
     if train.classes != validation.classes:
         odd = sorted(set(train.classes or []) ^ set(validation.classes or []))
         names = ", ".join(odd[:5])

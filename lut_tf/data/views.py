@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lut_tf.config import ViewsConfig
+from lut_tf.data.resize import Places, resized
 from lut_tf.models.preprocess import Colour
 
 ATTEMPTS = 10
@@ -69,32 +70,6 @@ def draw(seed: int, epoch: tf.Tensor, index: tf.Tensor, noise_length: int) -> tf
 # ---------------------------------------------------------------------------------------------------------- geometry
 
 
-def _resized(image: tf.Tensor, full: tf.Tensor, start: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
-    """Resize `image` to `full` (height, width) and return the piece of `extent` at `start`, uint8.
-
-    Bicubic (Keys, a = -0.5), antialiased, as Pillow. Only the pixels that the piece needs are touched: all pixels enter
-    with the weights that they have in the whole.
-    """
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    origin, target = tf.cast(start, tf.float32), tf.cast(full, tf.float32)
-    step = size / target
-    reach = 2.0 * tf.maximum(step, 1.0) + 1.0
-    first = tf.maximum(tf.floor(origin * step - reach), 0.0)
-    last = tf.minimum(tf.math.ceil((origin + tf.cast(extent, tf.float32)) * step + reach), size)
-    begin, length = tf.cast(first, tf.int32), tf.cast(last - first, tf.int32)
-    needed = tf.slice(image, tf.pad(begin, [[0, 1]]), tf.pad(length, [[0, 1]], constant_values=3))
-    scale = target / size
-    values = tf.raw_ops.ScaleAndTranslate(
-        images=needed[tf.newaxis],
-        size=extent,
-        scale=scale,
-        translation=first * scale - origin,
-        kernel_type="keyscubic",
-        antialias=True,
-    )[0]
-    return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
-
-
 def _short_side(image: tf.Tensor, size: int) -> tf.Tensor:
     """Height and width of the image resized so that its shorter side is `size`; the longer is cut to an integer."""
     shape = tf.cast(tf.shape(image)[:2], tf.int64)
@@ -114,31 +89,29 @@ def _simple_views(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsCon
     starts = tf.cast(tf.floor(draws[:, -3:-1] * tf.cast(room, tf.float32)), tf.int32)
     starts = tf.minimum(starts, room - 1) - views.padding  # a product just below the bound may round up to it
     count = draws.shape[0]
+    flips = _flips(draws, views)
     low = tf.maximum(tf.reduce_min(starts, axis=0), 0)
     high = tf.minimum(tf.reduce_max(starts, axis=0) + size, full)
 
+    def window(v: int, origin: tf.Tensor) -> Places:
+        rows = _reflect(starts[v, 0] + tf.range(size), full[0]) - origin[0]
+        columns = _reflect(starts[v, 1] + tf.range(size), full[1]) - origin[1]
+        return rows, tf.where(flips[v], tf.reverse(columns, [0]), columns)
+
     def together() -> list[tf.Tensor]:
-        region = _resized(image, full, low, high - low)
-        return [_window(region, starts[v], low, full, size) for v in range(count)]
+        return resized(image, full, low, high - low, [window(v, low) for v in range(count)], size)
 
     def apart() -> list[tf.Tensor]:
         windows = []
         for v in range(count):
             first, last = tf.maximum(starts[v], 0), tf.minimum(starts[v] + size, full)
-            windows.append(_window(_resized(image, full, first, last - first), starts[v], first, full, size))
+            windows += resized(image, full, first, last - first, [window(v, first)], size)
         return windows
 
     # Resized once for all views, unless these lie far apart in a strip that may be a million pixels long.
     crops = tf.cond(tf.reduce_prod(high - low) <= count * size**2, together, apart) if count > 1 else together()
     fractions = tf.concat([starts, tf.fill([count, 2], size)], axis=1) / tf.concat([full, full], axis=0)
-    return [_view(crops[v], fractions[v], draws[v, -1], views) for v in range(count)]
-
-
-def _window(region: tf.Tensor, start: tf.Tensor, origin: tf.Tensor, full: tf.Tensor, size: int) -> tf.Tensor:
-    """Cut (size, size) at `start` of the resized image, whose part from `origin` on is `region`; borders reflect."""
-    rows = _reflect(start[0] + tf.range(size), full[0]) - origin[0]
-    columns = _reflect(start[1] + tf.range(size), full[1]) - origin[1]
-    return tf.gather(tf.gather(region, rows), columns, axis=1)
+    return [_view(crops[v], fractions[v], flips[v]) for v in range(count)]
 
 
 def _random_resized_view(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsConfig) -> View:
@@ -147,9 +120,11 @@ def _random_resized_view(image: tf.Tensor, draws: tf.Tensor, size: int, views: V
     start, extent = _random_area(shape, draws, views.scale)
     crop = tf.slice(image, tf.pad(start, [[0, 1]]), tf.pad(extent, [[0, 1]], constant_values=3))
     target = tf.constant([size, size])
-    crop = _resized(crop, target, tf.zeros_like(target), target)
+    flip, places = _flips(draws, views), tf.range(size)
+    window = (places, tf.where(flip, tf.reverse(places, [0]), places))
+    (crop,) = resized(crop, target, tf.zeros_like(target), target, [window], size)
     fractions = tf.cast(tf.concat([start, extent], 0), tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
-    return _view(crop, fractions, draws[-1], views)
+    return _view(crop, fractions, flip)
 
 
 def _random_area(shape: tf.Tensor, draws: tf.Tensor, scale: tuple[float, float]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -170,14 +145,14 @@ def _random_area(shape: tf.Tensor, draws: tf.Tensor, scale: tuple[float, float])
     return tf.cast(start, tf.int32), tf.cast(extent, tf.int32)
 
 
-def _view(crop: tf.Tensor, fractions: tf.Tensor, flip_draw: tf.Tensor, views: ViewsConfig) -> View:
-    """Flip the crop or not, and put its geometry together."""
-    fractions = tf.cast(fractions, tf.float32)
-    if not views.flip:
-        return View(crop, tf.concat([fractions, [0.0]], axis=0))
-    flip = flip_draw < 0.5
-    image = tf.cond(flip, lambda: tf.reverse(crop, [1]), lambda: crop)
-    return View(image, tf.concat([fractions, [tf.cast(flip, tf.float32)]], axis=0))
+def _flips(draws: tf.Tensor, views: ViewsConfig) -> tf.Tensor:
+    """Whether each view is flipped, from draws (..., VIEW_DRAWS)."""
+    return draws[..., -1] < (0.5 if views.flip else 0.0)
+
+
+def _view(image: tf.Tensor, fractions: tf.Tensor, flip: tf.Tensor) -> View:
+    """Put the geometry together."""
+    return View(image, tf.concat([tf.cast(fractions, tf.float32), [tf.cast(flip, tf.float32)]], axis=0))
 
 
 def training_views(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsConfig, count: int) -> list[View]:
@@ -207,10 +182,15 @@ def evaluation_view(image: tf.Tensor, size: int) -> tf.Tensor:
     Up to 224 pixels the short side becomes 256/224 of `size` and the centre is cut out (the field's protocol). Above
     224, and up to 64 (small pictures have their subject up to the border), the short side becomes `size` itself.
     """
-    short = size * 256 // 224 if SMALL < size <= 224 else size
+    return _centre(image, size, size * 256 // 224 if SMALL < size <= 224 else size)
+
+
+def _centre(image: tf.Tensor, size: int, short: int) -> tf.Tensor:
     full = _short_side(image, short)
     start = tf.cast(tf.round(tf.cast(full - size, tf.float32) / 2.0), tf.int32)
-    return tf.ensure_shape(_resized(image, full, start, tf.constant([size, size])), [size, size, 3])
+    whole = (tf.range(size), tf.range(size))
+    (view,) = resized(image, full, start, tf.constant([size, size]), [whole], size)
+    return tf.ensure_shape(view, [size, size, 3])
 
 
 # ------------------------------------------------------------------------------------------------------------ colour

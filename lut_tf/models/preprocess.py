@@ -79,7 +79,7 @@ def apply_colour(images: Any, colour: Any) -> Any:
     for position in range(1, 4):
         planes = _blend(planes, decisions, position, position > decisions.hue_at)
     result = _one_of_three(ops.reshape(planes, (-1, 3, height, width)), decisions)
-    return ops.transpose(result, (0, 1, 3, 2))
+    return ops.transpose(result, (0, 2, 3, 1))
 
 
 def _gray(images: Any) -> Any:
@@ -133,32 +133,28 @@ def _shift_hue(planes: Any, shift: Any) -> Any:
 
 
 def _one_of_three(images: Any, decisions: Colour) -> Any:
-    """Return lines of whole channels, (B, H, 3, W), of `images` (B, 3, H, W)."""
     choice, threshold, radius = (
         column[..., None] for column in (decisions.choice, decisions.solarize_threshold, decisions.blur_radius)
     )
-    gray = ops.transpose(_gray(images), (0, 2, 1, 3))
-    images = ops.transpose(images, (0, 2, 1, 3))
     # Bytes from the threshold up are inverted; half a level lower is where a value would round up to it.
     solarized = ops.where(images >= threshold - 0.5, 255.0 - images, images)
-    result = ops.where(ops.equal(choice, BLUR), _blur(images, radius[:, 0]), images)
+    result = ops.where(ops.equal(choice, BLUR), _blur(images, radius), images)
     result = ops.where(ops.equal(choice, SOLARIZE), solarized, result)
-    return ops.where(ops.equal(choice, GRAYSCALE), gray, result)
+    return ops.where(ops.equal(choice, GRAYSCALE), _gray(images), result)
 
 
 def _blur(images: Any, radius: Any) -> Any:
-    """Gaussian blur of standard deviation `radius` (B, 1, 1) pixels; the border pixels go on outside.
+    """Gaussian blur of standard deviation `radius` (B, 1, 1, 1) pixels; the border pixels go on outside.
 
-    `images` are (B, H, 3, W): so are both passes one product for each image, with blur matrices, or rather with the
-    bands of them that are not zero. Quicker than shifted sums, and for any radius up to MAX_BLUR.
+    Products with two blur matrices for each image, or rather with the bands of them that are not zero: any radius up to
+    MAX_BLUR, and quicker than shifted sums.
     """
-    height, width = images.shape[1], images.shape[3]
-    down, across = _blur_matrix(radius, height), ops.transpose(_blur_matrix(radius, width), (0, 2, 1))
-    images = ops.reshape(images, (-1, height, 3 * width))
-    rows = [ops.matmul(down[:, out, near], images[:, near]) for out, near in _bands(height)]
-    images = ops.reshape(ops.concatenate(rows, axis=1), (-1, height * 3, width))
-    columns = [ops.matmul(images[:, :, near], across[:, near, out]) for out, near in _bands(width)]
-    return ops.reshape(ops.concatenate(columns, axis=2), (-1, height, 3, width))
+    height, width = images.shape[2:]
+    down, across = _blur_matrix(radius, height), ops.transpose(_blur_matrix(radius, width), (0, 1, 3, 2))
+    rows = [ops.matmul(down[:, :, out, near], images[:, :, near]) for out, near in _bands(height)]
+    images = ops.concatenate(rows, axis=2)
+    columns = [ops.matmul(images[..., near], across[:, :, near, out]) for out, near in _bands(width)]
+    return ops.concatenate(columns, axis=3)
 
 
 def _bands(size: int) -> list[tuple[slice, slice]]:
@@ -168,12 +164,12 @@ def _bands(size: int) -> list[tuple[slice, slice]]:
 
 
 def _blur_matrix(radius: Any, size: int) -> Any:
-    """Weights (B, size, size) of input pixels for output pixels; what falls outside goes to the border pixel."""
+    """Weights (B, 1, size, size) of input pixels for output pixels; what falls outside goes to the border pixel."""
     place = ops.arange(size, dtype="float32")
     spread = 2.0 * ops.square(ops.maximum(radius, 1e-3))
     inside = ops.exp(-ops.square(place[:, None] - place[None, :]) / spread)
     beyond = place[:, None] + place[None, :] + 1.0  # distances from output pixel i to pixels -1, -2, ...
-    before = ops.sum(ops.exp(-ops.square(beyond) / spread), axis=2, keepdims=True)
+    before = ops.sum(ops.exp(-ops.square(beyond) / spread), axis=3, keepdims=True)
     first = ops.cast(place == 0.0, "float32")
-    weights = inside + before * first + ops.flip(before, axis=1) * ops.flip(first)
-    return weights / ops.sum(weights, axis=2, keepdims=True)
+    weights = inside + before * first + ops.flip(before, axis=2) * ops.flip(first)
+    return weights / ops.sum(weights, axis=3, keepdims=True)

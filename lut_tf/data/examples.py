@@ -1,0 +1,227 @@
+"""Images in serialised `tf.train.Example`s: TFRecord files, and data sets that tensorflow-datasets has prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from lut_tf.data import cache
+from lut_tf.data.decode import (
+    DamageLog,
+    ImageFault,
+    decode_with_pillow,
+    decode_with_tensorflow,
+    first_readable,
+    same_class,
+    with_fallback,
+)
+from lut_tf.data.records import (
+    FOOTER,
+    HEADER,
+    RecordIndex,
+    file_stamps,
+    index_records,
+    is_remote,
+    named,
+    record_files,
+)
+
+IMAGE_FEATURES = ("image/encoded", "image")
+"""Where an image's bytes are looked for when no feature is named."""
+
+
+class Records(Protocol):
+    """Serialised examples that can be read in any order."""
+
+    def __len__(self) -> int:
+        """Number of examples N."""
+
+    def dataset(self, index: tf.Tensor) -> tf.data.Dataset:
+        """Return a data set of the one example `index` (int64 scalar), which is an error where it is damaged."""
+
+    def read(self, index: int) -> bytes:
+        """Return example `index`; raises `ImageFault` where it is damaged."""
+
+    def unchecked(self) -> Iterator[bytes]:
+        """Yield every example in order, quickly, damaged ones too."""
+
+    def name(self, index: int) -> str:
+        """Say which example it is, for people."""
+
+
+class TFRecords:
+    """Examples in TFRecord files, read by index; their checksums are verified.
+
+    Args:
+        index: where they are.
+    """
+
+    def __init__(self, index: RecordIndex) -> None:
+        self.index = index
+        with tf.device("CPU:0"):
+            self._files = tf.constant(index.files)
+            self._file, self._start, self._length = (tf.constant(part) for part in index[1:])
+
+    def __len__(self) -> int:
+        return len(self.index.file)
+
+    def dataset(self, index: tf.Tensor) -> tf.data.Dataset:
+        """See `Records.dataset`."""
+        records = tf.raw_ops.TFRecordDatasetV2(
+            filenames=tf.gather(self._files, self._file[index])[tf.newaxis],
+            compression_type="",
+            buffer_size=self._length[index] + HEADER + FOOTER,
+            byte_offsets=self._start[index][tf.newaxis],
+        )
+        return tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)).take(1)
+
+    def read(self, index: int) -> bytes:
+        """See `Records.read`."""
+        try:
+            return self.dataset(tf.constant(index, tf.int64)).get_single_element().numpy()
+        except tf.errors.OpError as error:
+            raise ImageFault("missing" if isinstance(error, tf.errors.NotFoundError) else "damaged record") from None
+
+    def unchecked(self) -> Iterator[bytes]:
+        """See `Records.unchecked`."""
+        for number, path in enumerate(self.index.files):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                for record in np.flatnonzero(self.index.file == number):
+                    file.seek(int(self.index.start[record]) + HEADER)
+                    yield file.read(int(self.index.length[record]))
+
+    def name(self, index: int) -> str:
+        """See `Records.name`."""
+        return named(self.index, index)
+
+
+def _feature(example: Any, name: str) -> Any:
+    feature = example.features.feature[name]
+    return getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
+
+
+class ExampleSource:
+    """Images by their encoded bytes in `tf.train.Example`s; damaged ones are replaced as in `ImageFolder`.
+
+    Args:
+        records: where the examples come from.
+        image_feature: the feature that holds an image's bytes; None: `image/encoded` or `image`, whichever there is.
+        label_feature: the feature of its class number; None: no labels. Labels need one reading of everything.
+        classes: class names, or None.
+        damaged_share: the run stops, with the list, when more than this share of the examples gives no image.
+        setting: the setting that errors name.
+        key: remembers the labels under this name, for `stamps`; None: they are read each time.
+        stamps: what tells that the examples have changed.
+
+    Raises:
+        ValueError: the first example has no such feature, or the feature holds something else.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        image_feature: str | None = None,
+        label_feature: str | None = None,
+        classes: list[str] | None = None,
+        damaged_share: float = 0.05,
+        setting: str = "data.path",
+        key: str | None = None,
+        stamps: cache.Stamps | None = None,
+    ) -> None:
+        self.records, self.classes = records, classes
+        self.damage = DamageLog(len(records), damaged_share, setting)
+        present = self._first_features()
+        self._image_feature = _choose("data.image_feature", image_feature, present)
+        self.labels: NDArray[np.int32] | None = None
+        if label_feature is not None:
+            feature = _choose("data.label_feature", label_feature, present)
+            self.labels = self._labels(feature, key and f"{key} {feature}", stamps or {})
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def image(self, index: tf.Tensor) -> tf.Tensor:
+        """See `Source.image`."""
+        return with_fallback(self.records.dataset(index).map(self._decoded), index, self._rescue)
+
+    def _decoded(self, example: tf.Tensor) -> tf.Tensor:
+        wanted = {self._image_feature: tf.io.FixedLenFeature([], tf.string)}
+        return decode_with_tensorflow(tf.io.parse_single_example(example, wanted)[self._image_feature])
+
+    def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
+        candidates = same_class(int(index), self.labels, len(self))
+        return first_readable(candidates, self.damage, self._read, self.records.name)
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        try:
+            example = tf.train.Example.FromString(self.records.read(index))
+            content = _feature(example, self._image_feature)[0]
+        except (DecodeError, IndexError):  # no example, or one without the feature
+            raise ImageFault("damaged record") from None
+        if not content or not isinstance(content, bytes):
+            raise ImageFault("empty" if not content else "not an image")
+        return decode_with_pillow(content)
+
+    def _first_features(self) -> list[str]:
+        for index in range(min(len(self), 100)):
+            try:
+                return sorted(tf.train.Example.FromString(self.records.read(index)).features.feature)
+            except (ImageFault, DecodeError):
+                continue  # damaged: the next may tell
+        raise ValueError(f"{self.damage.setting}: holds no tf.train.Example: give files of serialised tf.train.Example")
+
+    def _labels(self, feature: str, key: str | None, stamps: cache.Stamps) -> NDArray[np.int32]:
+        known = cache.load(key) if key else None
+        if known is not None and known[0] == stamps:
+            return known[1]["labels"]
+        labels = np.fromiter((_label(example, feature) for example in self.records.unchecked()), np.int32, len(self))
+        if key:
+            cache.save(key, stamps, {"labels": labels})
+        return labels
+
+
+def _label(example: bytes, feature: str) -> int:
+    """Return an example's class, -1 where it is damaged."""
+    try:
+        return int(_feature(tf.train.Example.FromString(example), feature)[0])
+    except (DecodeError, IndexError, ValueError):
+        return -1
+
+
+def _choose(setting: str, wanted: str | None, present: list[str]) -> str:
+    for name in IMAGE_FEATURES if wanted is None else (wanted,):
+        if name in present:
+            return name
+    raise ValueError(
+        f"{setting}: {wanted!r} is not in the examples: give one of their features, {', '.join(present) or 'none'}"
+    )
+
+
+def open_tfrecord(
+    pattern: str,
+    image_feature: str | None,
+    label_feature: str | None,
+    damaged_share: float = 0.05,
+    setting: str = "data.path",
+) -> ExampleSource:
+    """Open the TFRecord files that a glob finds.
+
+    Raises:
+        FileNotFoundError, ValueError: as `record_files`, `index_records` and `ExampleSource`.
+    """
+    files = record_files(pattern, setting)
+    local = not any(map(is_remote, files))
+    return ExampleSource(
+        TFRecords(index_records(files)),
+        image_feature,
+        label_feature,
+        damaged_share=damaged_share,
+        setting=setting,
+        key=f"labels {files}" if local else None,
+        stamps=file_stamps(files) if local else None,
+    )

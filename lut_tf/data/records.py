@@ -1,0 +1,169 @@
+"""TFRecord files read by index: where each record begins is found out once, so that any order starts anywhere at once.
+
+A record is 8 bytes of length, 4 of the length's checksum, the data, 4 of the data's checksum. Finding where records
+begin touches 12 bytes a record and needs no TensorFlow; labels need one reading of everything. Both are remembered.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lut_tf.data import cache
+from lut_tf.data.cache import Stamps
+
+LOGGER = logging.getLogger(__name__)
+HEADER, FOOTER = 12, 4
+POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), bits reversed
+GZIP = b"\x1f\x8b"
+
+
+class RecordIndex(NamedTuple):
+    """Where the records of some files are.
+
+    Attributes:
+        files: the files, sorted.
+        file: int32 (N,), the number of each record's file.
+        start: int64 (N,), the byte at which it begins, its header included.
+        length: int64 (N,), bytes of its data.
+    """
+
+    files: list[str]
+    file: NDArray[np.int32]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+
+def is_remote(path: str) -> bool:
+    """Tell a path of one of TensorFlow's file systems (`gs://…`) from one of this machine."""
+    return "://" in path
+
+
+def record_files(pattern: str, setting: str = "data.path") -> list[str]:
+    """Return the files that a glob finds, sorted; patterns of TensorFlow's file systems (`gs://…`) import TensorFlow.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    if is_remote(pattern):
+        import tensorflow as tf
+
+        files = sorted(tf.io.gfile.glob(pattern))
+    else:
+        files = sorted(os.path.abspath(file) for file in glob.glob(os.path.expanduser(pattern)) if os.path.isfile(file))
+    if not files:
+        remedy = "give a pattern of TFRecord files, such as 'folder/train-*.tfrecord'"
+        raise FileNotFoundError(f"{setting}: {pattern!r} finds no file: {remedy}")
+    return files
+
+
+def crc32c(values: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return the CRC-32C (N,) of each row of bytes (N, n); RFC 3720, appendix B.4."""
+    table: NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(POLYNOMIAL), table >> 1).astype(np.uint32)
+    crc: NDArray[np.uint32] = np.full(len(values), 0xFFFFFFFF, np.uint32)
+    for column in values.T:
+        crc = (table[(crc ^ column) & 0xFF] ^ (crc >> 8)).astype(np.uint32)
+    return np.bitwise_not(crc)
+
+
+def _masked(crc: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Mask a checksum as TFRecord files do."""
+    return (((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)).astype(np.uint32)
+
+
+def _scan(path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the starts and lengths of a file's records, up to the first that is cut short or whose header is damaged.
+
+    Raises:
+        ValueError: the file is compressed, or does not even begin with a record.
+    """
+    starts: list[int] = []
+    size = os.path.getsize(path)
+    if size == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = 0
+        while at + HEADER <= size:
+            following = at + HEADER + struct.unpack_from("<Q", content, at)[0] + FOOTER
+            if following > size:
+                break
+            starts.append(at)
+            at = following
+        headers = b"".join(content[start : start + HEADER] for start in starts)
+        compressed = content[:2] == GZIP
+    rows = np.frombuffer(headers, np.uint8).reshape(-1, HEADER)
+    good = _masked(crc32c(rows[:, :8])) == rows[:, 8:].copy().view("<u4")[:, 0]
+    count = int(np.argmin(good)) if not good.all() else len(good)
+    if not count:
+        what = "is compressed" if compressed else "is no TFRecord file"
+        raise ValueError(f"data.path: {path!r} {what}: give uncompressed TFRecord files")
+    end = starts[count] if count < len(starts) else at
+    if end != size:
+        LOGGER.warning("data.path: %s is damaged at byte %d: its first %d records are used", path, end, count)
+    return np.array(starts[:count], np.int64), rows[:count, :8].copy().view("<i8")[:, 0]
+
+
+def file_stamps(files: Sequence[str]) -> Stamps:
+    """Return what tells that one of some local files has changed."""
+    return {file: [(found := os.stat(file)).st_mtime_ns, found.st_size] for file in files}
+
+
+def index_records(files: Sequence[str]) -> RecordIndex:
+    """Find the records of local or remote TFRecord files; what was found out is remembered while they do not change.
+
+    Raises:
+        ValueError: a file is compressed or no TFRecord file.
+    """
+    if any(map(is_remote, files)):
+        return _joined(files, [_scan_remote(file) for file in files])
+    key, stamps = f"tfrecord {list(files)}", file_stamps(files)
+    known = cache.load(key)
+    if known is not None and known[0] == stamps:
+        arrays = known[1]
+        return RecordIndex(list(files), arrays["number"], arrays["start"], arrays["length"])
+    index = _joined(files, [_scan(file) for file in files])
+    cache.save(key, stamps, {"number": index.file, "start": index.start, "length": index.length})
+    return index
+
+
+def _joined(files: Sequence[str], found: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> RecordIndex:
+    numbers = np.repeat(np.arange(len(files), dtype=np.int32), [len(starts) for starts, _ in found])
+    starts, lengths = (np.concatenate(part) for part in zip(*found, strict=True))
+    return RecordIndex(list(files), numbers, starts, lengths)
+
+
+def _scan_remote(path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read a whole file of one of TensorFlow's file systems: small reads there cost more than large ones."""
+    import tensorflow as tf
+
+    lengths = np.array([len(record.numpy()) for record in tf.data.TFRecordDataset(path)], np.int64)
+    ends = np.cumsum(lengths + HEADER + FOOTER)
+    return np.concatenate([[0], ends[:-1]]).astype(np.int64), lengths
+
+
+def count_records(pattern: str) -> int:
+    """Return the number of records that a glob finds; imports TensorFlow only for its own file systems."""
+    return len(index_records(record_files(pattern)).file)
+
+
+def chosen(index: RecordIndex, parts: Sequence[tuple[str, int, int]]) -> RecordIndex:
+    """Keep, of the files named, `take` records from number `skip` on: (file, skip, take) for each part."""
+    first = {file: int(np.searchsorted(index.file, number)) for number, file in enumerate(index.files)}
+    places = np.concatenate([first[file] + np.arange(skip, skip + take) for file, skip, take in parts])
+    return RecordIndex(index.files, index.file[places], index.start[places], index.length[places])
+
+
+def named(index: RecordIndex, record: int) -> str:
+    """Say which record it is, for people: file and byte."""
+    return f"{Path(index.files[index.file[record]])} at byte {index.start[record]}"
