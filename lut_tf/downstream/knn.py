@@ -13,7 +13,7 @@ def knn_accuracy(
 ) -> float:
     """Return the share of images whose neighbours vote for the right class.
 
-    Cosine similarity; each neighbour votes with weight exp(similarity/0.07) (METHOD of DINO, MoCo and LUT's k-NN).
+    Cosine similarity; each neighbour votes with weight exp(similarity/0.07) (as DINO and MoCo report it).
 
     Args:
         bank: (N, D) features that vote.

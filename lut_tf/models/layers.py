@@ -62,7 +62,7 @@ def mean_tokens(tokens: Any) -> Any:
 
 
 def sincos_positions(grid: tuple[int, int], width: int, class_token: bool = True) -> np.ndarray:
-    """Return the fixed 2-D sine-cosine position table (METHOD: LUT §3, after MAE).
+    """Return the fixed 2-D sine-cosine position table (LUT §3, after MAE).
 
     The first half of the channels encodes the column, the second half the row; each half is
     [sin(ω·position), cos(ω·position)] with ω_i = 10000^(−i/(width/4)). A class token's position is zero.

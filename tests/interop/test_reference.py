@@ -151,14 +151,22 @@ def test_mae_in_and_out(student: Arrays) -> None:
         to_reference(MAE(model.encoder, model.decoder), teacher=True)
 
 
-def test_dino_heads_are_left_out(student: Arrays) -> None:
+def test_dino_and_ibot_heads_are_left_out(student: Arrays) -> None:
+    """The encoder comes out exactly as it went in; what stands around it in DINO's and iBOT's files is not read."""
     backbone = {
         f"backbone.{name}": student[name] for name in student if not name.startswith(("head", "pred", "deco", "mask"))
     }
+    around = {
+        "head.mlp.0.weight": np.ones((4, 4)),
+        "head.last_layer.weight_g": np.ones(4),
+        "head.last_norm.weight": np.ones(4),
+        "backbone.masked_embed": np.ones((1, 48)),
+    }
     with pytest.warns(UserWarning, match="fresh"):
-        load_reference(
-            {**backbone, "head.mlp.0.weight": np.ones((4, 4)), "head.last_layer.weight_g": np.ones(4)}, num_heads=3
-        )
+        model = load_reference({**backbone, **around}, num_heads=3)
+    for encoder in (model.encoder, load_encoder({**backbone, **around}, num_heads=3)):
+        np.testing.assert_array_equal(encoder.norm.gamma, student["norm.weight"])
+        np.testing.assert_array_equal(encoder.block_layers[-1].expand.kernel, student["blocks.1.mlp.fc1.weight"].T)
 
 
 def test_rectangles_are_told_by_their_positions() -> None:
