@@ -152,12 +152,13 @@ def check_images(config: Config) -> int:
     Raises:
         FileNotFoundError, ValueError: as `check_files`.
     """
-    if config.data.source == "image_folder":
-        _check_folder("data.path", config.data.path)
-        _check_folder("data.evaluation_path", config.data.evaluation_path)
     from lut_tf.data.folder import count_images  # here, because `check` alone must not need the data room
 
     images = count_images(config.data)
+    if config.data.source == "image_folder" and config.data.evaluation_path is not None:
+        from lut_tf.data.folder import list_folder
+
+        list_folder(config.data.evaluation_path, "data.evaluation_path")
     if config.optimizer.batch_size > images:
         raise ValueError(
             f"optimizer.batch_size={config.optimizer.batch_size} is larger than the data set of {images} training "
@@ -351,11 +352,6 @@ def _check_hosts(config: Config) -> None:
             f"compute.all_reduce={reduction} does not go with strategy={config.strategy}: "
             f"give --compute.all_reduce auto"
         )
-
-
-def _check_folder(name: str, path: str | None) -> None:
-    if path is not None and not Path(path).expanduser().is_dir():
-        raise FileNotFoundError(f"{name}={path!r} is not a folder: give --{name} the folder of the images")
 
 
 def _check_run_dir(config: Config) -> None:

@@ -194,8 +194,11 @@ def test_more_neighbours_than_images(tmp_path: Path, data_set: Callable[[int], N
 
 @pytest.mark.parametrize("name", ["data.path", "data.evaluation_path"])
 def test_missing_folder(tmp_path: Path, name: str) -> None:
-    config = changed(name, str(tmp_path / "none"), several(run_dir=str(tmp_path), data__source="image_folder"))
-    with pytest.raises(FileNotFoundError, match=rf"^{name}='.*none' is not a folder: give --{name}"):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").touch()
+    images = several(run_dir=str(tmp_path), data__source="image_folder", data__path=str(tmp_path / "images"))
+    config = changed(name, str(tmp_path / "none"), images)
+    with pytest.raises(FileNotFoundError, match=rf"^{name}: '.*none' does not exist: give an existing folder"):
         check_files(config)
 
 

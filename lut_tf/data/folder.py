@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lut_tf.config import DataConfig
 from lut_tf.data import cache
 from lut_tf.data.cache import Arrays, Stamps, Texts
-from lut_tf.data.records import count_records
+from lut_tf.data.records import count_records, is_remote
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 DIGITS_COUNTS = {"train": 1197, "validation": 300, "heldout": 300}
@@ -36,6 +36,10 @@ def _unusable(setting: str, path: object, what: str, remedy: str) -> str:
     return f"{setting}: {str(path)!r} {what}: {remedy}"
 
 
+def _missing(setting: str, path: object) -> str:
+    return _unusable(setting, path, "does not exist", "give an existing folder of images")
+
+
 class _Walk:
     """Goes through a folder and notes what it saw of every folder in it, so that a change can be told later."""
 
@@ -43,8 +47,8 @@ class _Walk:
         self.setting = setting
         self.stamps: Stamps = {}
 
-    def children(self, folder: str) -> list[os.DirEntry[str]]:
-        """Return the folder's entries that are not hidden, sorted by name."""
+    def children(self, folder: str) -> list[Any]:
+        """Return the folder's entries (`os.DirEntry`) that are not hidden, sorted by name."""
         try:
             modified = os.stat(folder).st_mtime_ns
             with os.scandir(folder) as entries:
@@ -67,9 +71,45 @@ class _Walk:
                 yield entry.path
 
 
-def _is_image_file(entry: os.DirEntry[str]) -> bool:
+class _RemoteEntry(NamedTuple):
+    """What `os.DirEntry` is for this machine. To ask what an entry is takes a request, so image names are not asked."""
+
+    name: str
+    path: str
+
+    def is_file(self) -> bool:
+        return True
+
+    def is_dir(self) -> bool:
+        import tensorflow as tf
+
+        return not _is_image_name(self.name) and tf.io.gfile.isdir(self.path)
+
+
+class _RemoteWalk(_Walk):
+    """Goes through a folder of one of TensorFlow's file systems (`gs://…`), with one request a folder."""
+
+    def children(self, folder: str) -> list[Any]:
+        import tensorflow as tf
+
+        try:
+            names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+        except tf.errors.NotFoundError:
+            raise FileNotFoundError(_missing(self.setting, folder)) from None
+        except tf.errors.OpError as error:
+            remedy = "give a folder that TensorFlow can read"
+            what = f"cannot be read ({error.message.splitlines()[0]})"
+            raise ValueError(_unusable(self.setting, folder, what, remedy)) from None
+        return [_RemoteEntry(name, f"{folder}/{name}") for name in names if not name.startswith(".")]
+
+
+def _is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _is_image_file(entry: Any) -> bool:
     # Regular files only: reading from a pipe or a device would hang.
-    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
+    return _is_image_name(entry.name) and entry.is_file()
 
 
 def _unchanged(stamps: Stamps) -> bool:
@@ -87,33 +127,40 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
     listing is remembered (see `lut_tf.data.cache`) until a folder's time or number of entries changes.
 
     Args:
-        path: the folder.
+        path: the folder, or one of TensorFlow's file systems (`gs://…`), which is listed anew each time.
         setting: the setting that errors name.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: it is no folder, cannot be read, holds no images, or holds images both beside and in class folders.
     """
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise FileNotFoundError(_unusable(setting, path, "does not exist", "give an existing folder of images"))
-    if not root.is_dir():
-        raise ValueError(_unusable(setting, path, "is not a folder", "give the folder that holds the images"))
-    key = f"image_folder {root.absolute()}"
-    known = cache.load(key)
-    if known is None or not _unchanged(known[0]):
-        walk = _Walk(setting)
-        arrays = _listed(walk, root, setting, path)
-        cache.save(key, walk.stamps, arrays)
+    if is_remote(str(path)):
+        arrays = _listed(_RemoteWalk(setting), str(path).rstrip("/"), path)
     else:
-        arrays = known[1]
+        arrays = _remembered(path, setting)
     classes = json.loads(arrays["classes"].item())
     labels = None if classes is None else arrays["labels"]
     return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes)
 
 
-def _listed(walk: _Walk, root: Path, setting: str, path: object) -> Arrays:
-    top = walk.children(str(root.absolute()))
+def _remembered(path: str | os.PathLike[str], setting: str) -> Arrays:
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise FileNotFoundError(_missing(setting, path))
+    if not root.is_dir():
+        raise ValueError(_unusable(setting, path, "is not a folder", "give the folder that holds the images"))
+    key = f"image_folder {root.absolute()}"
+    known = cache.load(key)
+    if known is not None and _unchanged(known[0]):
+        return known[1]
+    walk = _Walk(setting)
+    arrays = _listed(walk, str(root.absolute()), path)
+    cache.save(key, walk.stamps, arrays)
+    return arrays
+
+
+def _listed(walk: _Walk, root: str, path: object) -> Arrays:
+    top, setting = walk.children(root), walk.setting
     files = [os.fsencode(entry.path) for entry in top if _is_image_file(entry)]
     flat = bool(files)
     classes: list[str] = []

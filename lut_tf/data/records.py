@@ -53,11 +53,16 @@ def record_files(pattern: str, setting: str = "data.path") -> list[str]:
 
     Raises:
         FileNotFoundError: there are none.
+        ValueError: TensorFlow cannot read there.
     """
     if is_remote(pattern):
         import tensorflow as tf
 
-        files = sorted(tf.io.gfile.glob(pattern))
+        try:
+            files = sorted(tf.io.gfile.glob(pattern))
+        except tf.errors.OpError as error:
+            what = f"cannot be read ({error.message.splitlines()[0]})"
+            raise ValueError(f"{setting}: {pattern!r} {what}: give a pattern that TensorFlow can read") from None
     else:
         files = sorted(os.path.abspath(file) for file in glob.glob(os.path.expanduser(pattern)) if os.path.isfile(file))
     if not files:

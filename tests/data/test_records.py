@@ -63,6 +63,19 @@ def test_records_are_read_by_index_with_labels(pattern: str) -> None:
     assert count_images(DataConfig("tfrecord", path=pattern)) == 30
 
 
+def test_remote_records_equal_local_ones(pattern: str) -> None:
+    """On TensorFlow's file system in memory, which it treats as it treats buckets."""
+    with pytest.raises(ValueError, match=r"data\.path: 'nosuch://.*' cannot be read \(.*nosuch"):
+        open_tfrecord("nosuch://records/*", None, "label")
+    for file in tf.io.gfile.glob(pattern):
+        tf.io.gfile.copy(file, f"ram://{Path(file).name}")
+    remote, local = open_tfrecord("ram://part-*.tfrecord", None, "label"), open_tfrecord(pattern, None, "label")
+    assert remote.labels is not None and local.labels is not None
+    np.testing.assert_array_equal(remote.labels, local.labels)
+    assert shown(remote) == list(range(30))
+    assert count_images(DataConfig(source="tfrecord", path="ram://part-*.tfrecord")) == 30
+
+
 def test_any_start_equals_the_uninterrupted_run(pattern: str) -> None:
     def run(start: int, calls: int) -> list[dict[str, np.ndarray]]:
         dataset = pretraining_dataset(
