@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 SMALL = 64
-BAND = 16
-"""Lines of the result that one product makes: fewer are slow to multiply, more multiply many zeros."""
 Places = tuple[tf.Tensor, tf.Tensor]
 """Rows and columns, int32 (S,) each, of a window in a piece."""
 
@@ -28,12 +26,12 @@ def resized(
         extent: height and width of the piece.
         windows: rows and columns of each window, counted in the piece; any order, so that windows may be flipped.
         size: side S of the windows, which decides how the same result is computed: TensorFlow's own kernel has little
-            overhead and suits small views; products with bands of weights take a third of its time on large ones.
+            overhead and suits small views; sparse products take a fraction of its time on large ones.
 
     Returns:
         uint8 (S, S, 3) for each window.
     """
-    return (_by_kernel if size <= SMALL else _by_products)(image, full, start, extent, windows)
+    return (_by_kernel if size <= SMALL else _by_sums)(image, full, start, extent, windows)
 
 
 def _bytes(values: tf.Tensor) -> tf.Tensor:
@@ -64,55 +62,51 @@ def _by_kernel(
     return [tf.gather(tf.gather(piece, rows), columns, axis=1) for rows, columns in windows]
 
 
-def _by_products(
+def _by_sums(
     image: tf.Tensor, full: tf.Tensor, start: tf.Tensor, extent: tf.Tensor, windows: Sequence[Places]
 ) -> list[tf.Tensor]:
     """Resize rows, then columns as rows of the transposed image; that one is cut, and windows transposed back."""
     size = tf.shape(image)[:2]
-    row_weights, rows = _bands(size[0], full[0], start[0], extent[0])
-    column_weights, columns = _bands(size[1], full[1], start[1], extent[1])
-    width = tf.minimum(_rounded(columns[-1, -1] + 1 - columns[0, 0], 16), size[1])  # bands' lines rise, and so do bands
-    left = tf.minimum(columns[0, 0], size[1] - width)
-    tall = _product(row_weights, rows, tf.reshape(image[:, left : left + width], [size[0], width * 3]))
-    height = tf.shape(tall)[0]  # the piece's, rounded up
-    turned = tf.transpose(tf.reshape(tall, [height, width, 3]), [1, 0, 2])
-    wide = _product(column_weights, columns - left, tf.reshape(turned, [width, height * 3]))
-    piece = _bytes(tf.reshape(wide, [-1, height, 3]))
+    row_weights, rows = _weights(size[0], full[0], start[0], extent[0])
+    column_weights, columns = _weights(size[1], full[1], start[1], extent[1])
+    top, left = rows[0, 0], columns[0, 0]
+    height, width = rows[-1, -1] + 1 - top, columns[-1, -1] + 1 - left
+    lines = tf.reshape(image, [size[0], size[1] * 3])[top : top + height, left * 3 : (left + width) * 3]
+    tall = _sums(row_weights, rows - top, tf.cast(lines, tf.float32))
+    turned = tf.transpose(tf.reshape(tall, [extent[0], width, 3]), [1, 0, 2])
+    wide = _sums(column_weights, columns - left, tf.reshape(turned, [width, extent[0] * 3]))
+    piece = _bytes(tf.reshape(wide, [extent[1], extent[0], 3]))
     return [tf.gather(tf.transpose(tf.gather(piece, across), [1, 0, 2]), down) for down, across in windows]
 
 
-def _rounded(length: tf.Tensor, to: int) -> tf.Tensor:
-    """Round up: oneDNN prepares itself anew, at length, for each new size of a product."""
-    return (length + (to - 1)) // to * to
+def _sums(weights: tf.Tensor, lines: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Return the weighted sums (n, m) float32 of `lines` (n, K) of `values` (h, m): a product with a sparse matrix."""
+    places = tf.broadcast_to(tf.range(tf.shape(lines)[0])[:, tf.newaxis], tf.shape(lines))
+    # Of TensorFlow's two sparse products this is the vectorised one, 17 times as quick.
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.cast(tf.reshape(tf.stack([places, lines], axis=2), [-1, 2]), tf.int64),
+        values=tf.reshape(weights, [-1]),
+        dense_shape=tf.cast(tf.stack([tf.shape(lines)[0], tf.shape(values)[0]]), tf.int64),
+    )
+    return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=values)
 
 
-def _product(weights: tf.Tensor, lines: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Return the weighted sums (bands · BAND, n) float32 of `lines` of `values` (h, n)."""
-    gathered = tf.cast(tf.gather(values, lines), tf.float32)
-    return tf.reshape(tf.matmul(weights, gathered), [-1, tf.shape(values)[1]])
-
-
-def _bands(size: tf.Tensor, full: tf.Tensor, start: tf.Tensor, extent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weights of one axis, in bands of BAND result lines, all int32 scalars.
+def _weights(size: tf.Tensor, full: tf.Tensor, start: tf.Tensor, extent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weights of one axis; all arguments int32 scalars.
 
     Returns:
-        weights: float32 (bands, BAND, K); those of lines past the piece's end are of no use.
-        lines: int32 (bands, K), the source's lines that the weights are for, rising.
+        weights: float32 (extent, K).
+        lines: int32 (extent, K), the source's lines that the weights are for; both axes do not fall.
     """
     step = tf.cast(size, tf.float32) / tf.cast(full, tf.float32)
     wide = tf.maximum(step, 1.0)
     reach = 2.0 * wide
-    count = (extent + BAND - 1) // BAND
-    # Past the end of the piece the last line is made again, so that no band reaches further than it must.
-    places = tf.minimum(tf.range(count * BAND), extent - 1) + start
-    centres = tf.reshape((tf.cast(places, tf.float32) + 0.5) * step - 0.5, [count, BAND])
-    first = tf.cast(tf.math.ceil(centres[:, :1] - reach), tf.int32)
-    length = _rounded(tf.cast(tf.math.ceil((BAND - 1) * step + 2.0 * reach), tf.int32) + 1, 8)
-    lines = first + tf.range(length)
+    centres = (tf.cast(tf.range(extent) + start, tf.float32)[:, tf.newaxis] + 0.5) * step - 0.5
+    lines = tf.cast(tf.math.ceil(centres - reach), tf.int32) + tf.range(tf.cast(tf.math.ceil(2.0 * reach), tf.int32))
     # Lines outside of the image are put where the kernel is 0.
     known = tf.where((lines >= 0) & (lines < size), tf.cast(lines, tf.float32), 1e9)
-    weights = _keys(tf.abs((known / wide)[:, tf.newaxis] - (centres / wide)[:, :, tf.newaxis]))
-    weights = weights / tf.reduce_sum(weights, axis=2, keepdims=True)
+    weights = _keys(tf.abs(known - centres) / wide)
+    weights = weights / tf.reduce_sum(weights, axis=1, keepdims=True)
     return weights, tf.clip_by_value(lines, 0, size - 1)
 
 
