@@ -5,6 +5,7 @@ Everything is float32, decided by numbers that come with the batch (no randomnes
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -39,6 +40,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 MAX_BLUR = 4.0
 """Largest radius of the blur, in pixels: further than four of these no pixel carries."""
 REACH, BAND = 16, 32  # lines that a blur carries over at most, and lines blurred by one product
+BLUR_PARTS = 8  # a batch is blurred an eighth at a time, until all are done that ask for it
 
 
 def normalise(images: Any) -> Any:
@@ -138,9 +140,28 @@ def _one_of_three(images: Any, decisions: Colour) -> Any:
     )
     # Bytes from the threshold up are inverted; half a level lower is where a value would round up to it.
     solarized = ops.where(images >= threshold - 0.5, 255.0 - images, images)
-    result = ops.where(ops.equal(choice, BLUR), _blur(images, radius), images)
-    result = ops.where(ops.equal(choice, SOLARIZE), solarized, result)
-    return ops.where(ops.equal(choice, GRAYSCALE), _gray(images), result)
+    result = ops.where(ops.equal(choice, SOLARIZE), solarized, images)
+    result = ops.where(ops.equal(choice, GRAYSCALE), _gray(images), result)
+    return _blur_some(result, ops.reshape(ops.equal(choice, BLUR), (-1,)), radius)
+
+
+def _blur_some(images: Any, wanted: Any, radius: Any) -> Any:
+    """Blur the images of which `wanted` (B,) is true: a third of them as a rule, and blurring costs the most of all."""
+    batch = images.shape[0]
+    if batch is None:
+        return ops.where(wanted[:, None, None, None], _blur(images, radius), images)
+    part = batch // math.gcd(batch, BLUR_PARTS)
+    order = ops.argsort(ops.where(wanted, 0, batch) + ops.arange(batch))  # those that want it come first
+
+    def blur_part(done: Any, images: Any) -> tuple[Any, Any]:
+        chosen = ops.slice(order, [done], [part])
+        taken = ops.take(images, chosen, axis=0)
+        blurred = _blur(taken, ops.take(radius, chosen, axis=0))
+        blurred = ops.where(ops.take(wanted, chosen)[:, None, None, None], blurred, taken)
+        return done + part, ops.scatter_update(images, chosen[:, None], blurred)
+
+    count = ops.sum(ops.cast(wanted, "int32"))
+    return ops.while_loop(lambda done, _: done < count, blur_part, (0, images))[1]
 
 
 def _blur(images: Any, radius: Any) -> Any:

@@ -124,10 +124,11 @@ def test_each_image_is_treated_alone_and_floats_equal_bytes() -> None:
     np.testing.assert_array_equal(coloured(images.astype(np.float32), *colours), batch)
 
 
-def test_compiles_with_xla_for_any_batch() -> None:
-    images = np.random.default_rng(4).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
-    colour = np.array(random_colours(4), np.float32)
-    signature = [tf.TensorSpec([None, 8, 8, 3], tf.uint8), tf.TensorSpec([None, 11])]
+@pytest.mark.parametrize("batch", [None, 12])
+def test_compiles_with_xla_for_any_batch(batch: int | None) -> None:
+    images = np.random.default_rng(4).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+    colour = np.array(random_colours(12), np.float32)
+    signature = [tf.TensorSpec([batch, 8, 8, 3], tf.uint8), tf.TensorSpec([batch, 11])]
     compiled = tf.function(apply_colour, jit_compile=True, input_signature=signature)
     np.testing.assert_allclose(compiled(images, colour), apply_colour(images, colour), atol=1e-2)
 
