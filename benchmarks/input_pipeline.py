@@ -5,8 +5,8 @@
 Rows: reading and decoding; resizing one view; resizing once and cutting two; the whole host part as a run has it;
 colour on the CPU; both together. `--peer` times the reference's two-view transform, written with torchvision and
 Pillow, in the same run; `--scaling` compares one core with two; `--memory` follows the memory over so many images.
-Times are the best of some repeats: on a shared machine the others measure the neighbours. Prints tables, asserts
-nothing.
+The rows take turns and medians are printed, so that a shared machine's moods meet all rows alike. Prints tables,
+asserts nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 SIZE, BATCH, NOISE = 224, 16, 196
-Row = tuple[str, float]
+WARM_UP = 4  # batches; what was prepared ahead, untimed, is used up by then
+HOST, BOTH, PEER = "host part, whole", "host, colour, normalised (XLA)", "torchvision, whole transform"
+Row = tuple[str, Callable[[], Any], int]
+"""A name, a step, and the images of a step."""
 
 
 def parse() -> argparse.Namespace:
@@ -33,8 +37,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="images, flat or in class folders")
     parser.add_argument("--crop", choices=("simple", "random_resized"), default="simple", help="which views")
     parser.add_argument("--cores", default="0", help="cores to run on, with commas")
-    parser.add_argument("--images", type=int, default=640, help="images of a repeat")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=160, help="images of a turn")
+    parser.add_argument("--repeats", type=int, default=9, help="turns")
     parser.add_argument("--peer", choices=("torchvision",), help="time this library's transform too")
     parser.add_argument("--scaling", action="store_true", help="images a second on one core and on two")
     parser.add_argument("--memory", type=int, default=0, help="follow the memory over so many images")
@@ -42,19 +46,17 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def best(step: Callable[[], Any], images: int, repeats: int, each: int = 1) -> tuple[float, float]:
-    """Return CPU and wall milliseconds an image, the least of some repeats; a step is `each` images."""
-    for _ in range(max(1, images // each // 4)):
+def turn(step: Callable[[], Any], images: int, each: int) -> tuple[float, float]:
+    """Return CPU and wall milliseconds an image; a step is `each` images."""
+    for _ in range(WARM_UP * BATCH // each):
         step()
-    cpu, wall = [], []
-    for _ in range(repeats):
-        cpu_start, start = time.process_time(), time.perf_counter()
-        for _ in range(max(1, images // each)):
-            step()
-        done = max(1, images // each) * each
-        cpu.append((time.process_time() - cpu_start) / done * 1e3)
-        wall.append((time.perf_counter() - start) / done * 1e3)
-    return min(cpu), min(wall)
+    count = max(1, images // each)
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(count):
+        step()
+    result = (time.process_time() - cpu) / count / each * 1e3, (time.perf_counter() - wall) / count / each * 1e3
+    time.sleep(0.3)  # what is prepared ahead must not be counted in the next row's turn
+    return result
 
 
 def host(args: argparse.Namespace) -> Iterator[Any]:
@@ -107,7 +109,7 @@ def stages(args: argparse.Namespace) -> Iterator[Row]:
         ("resize and cut two views", cut),
     ):
         steps = iter(tf.data.Dataset.range(count).repeat().map(function).with_options(options))
-        yield name, best(partial(next, steps), args.images, args.repeats)[0]
+        yield name, partial(next, steps), 1
 
 
 def whole(args: argparse.Namespace) -> Iterator[Row]:
@@ -117,7 +119,7 @@ def whole(args: argparse.Namespace) -> Iterator[Row]:
     from lut_tf.models.preprocess import apply_colour, normalise
 
     batches = host(args)
-    yield "host part, whole", best(partial(next, batches), args.images, args.repeats, BATCH)[0]
+    yield HOST, partial(next, batches), BATCH
     batch = next(batches)
 
     def prepare(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -125,10 +127,9 @@ def whole(args: argparse.Namespace) -> Iterator[Row]:
 
     for name, xla in (("XLA", True), ("graph", False)):
         colour = tf.function(apply_colour, jit_compile=xla)
-        step = partial(colour, batch["view2"], batch["colour"])
-        yield f"colour ({name})", best(step, args.images, args.repeats, BATCH)[0]
+        yield f"colour ({name})", partial(colour, batch["view2"], batch["colour"]), BATCH
     compiled = tf.function(prepare, jit_compile=True)
-    yield "host, colour, normalised (XLA)", best(lambda: compiled(next(batches)), args.images, args.repeats, BATCH)[0]
+    yield BOTH, lambda: compiled(next(batches)), BATCH
 
 
 def torchvision_rows(args: argparse.Namespace) -> Iterator[Row]:
@@ -159,27 +160,44 @@ def torchvision_rows(args: argparse.Namespace) -> Iterator[Row]:
     def batch(second: Any) -> list[Any]:
         return [torch.stack(views) for views in zip(*(pair(second) for _ in range(BATCH)), strict=True)]
 
-    yield "torchvision, two plain views", best(lambda: batch(plain), args.images, args.repeats, BATCH)[0]
-    yield "torchvision, whole transform", best(lambda: batch(strong), args.images, args.repeats, BATCH)[0]
+    yield "torchvision, two plain views", lambda: batch(plain), BATCH
+    yield PEER, lambda: batch(strong), BATCH
 
 
-def print_rows(rows: Iterator[Row]) -> None:
-    """Print a table as its rows come."""
+def print_rows(rows: list[Row], images: int, repeats: int) -> None:
+    """Let the rows take turns; print their medians, and of those that a run needs their share of the peer's time."""
+    found: dict[str, list[float]] = {name: [] for name, _, _ in rows}
+    for _ in range(repeats):
+        for name, step, each in rows:
+            found[name].append(turn(step, images, each)[0])
     print(f"{'':<34}{'CPU ms/image':>14}{'images/s':>10}")
-    for name, milliseconds in rows:
-        print(f"{name:<34}{milliseconds:>14.2f}{1e3 / milliseconds:>10.0f}", flush=True)
+    for name, times in found.items():
+        print(f"{name:<34}{median(times):>14.2f}{1e3 / median(times):>10.0f}")
+    for name in (HOST, BOTH) if PEER in found else ():
+        shares = [mine / peer for mine, peer in zip(found[name], found[PEER], strict=True)]
+        print(f"{name} / {PEER}: {median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})")
 
 
 def print_scaling(args: argparse.Namespace) -> None:
-    """Compare images a second on the first core and on the first two, taking turns in processes of their own."""
-    rates: dict[str, list[float]] = {"0": [], "0,1": []}
-    for _ in range(3):
-        for cores, found in rates.items():
-            command = [sys.executable, __file__, str(args.folder), "--rate-only", "--cores", cores]
-            command += ["--crop", args.crop, "--images", str(args.images), "--repeats", str(args.repeats)]
-            found.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    one, two = max(rates["0"]), max(rates["0,1"])
-    print(f"one core {one:.0f}, two cores {two:.0f} images/s of wall time: {two / one:.2f} times")
+    """Compare images a second on one core, on two, and of two separate processes with one core each, taking turns."""
+    one_core, two_cores, separate = [], [], []
+    for _ in range(args.repeats):
+        one_core.append(rate(args, "0"))
+        two_cores.append(rate(args, "0,1"))
+        separate.append(rate(args, "0", "1"))
+    rates = ", ".join(f"{median(found):.0f}" for found in (one_core, two_cores, separate))
+    print(f"one core, two, two processes of one core each: {rates} images/s of wall time")
+    for name, found in (("two cores", two_cores), ("two processes", separate)):
+        times = [many / one for many, one in zip(found, one_core, strict=True)]
+        print(f"{name} / one core: {median(times):.2f} ({min(times):.2f} to {max(times):.2f})")
+
+
+def rate(args: argparse.Namespace, *cores: str) -> float:
+    """Return the images a second of the host part, in a process for each group of cores, at the same time."""
+    command = [sys.executable, __file__, str(args.folder), "--rate-only", "--crop", args.crop]
+    command += ["--images", str(4 * args.images)]
+    running = [subprocess.Popen([*command, "--cores", group], stdout=subprocess.PIPE, text=True) for group in cores]
+    return sum(float(process.communicate()[0]) for process in running)
 
 
 def print_memory(args: argparse.Namespace) -> None:
@@ -200,13 +218,10 @@ def main() -> None:
         os.sched_setaffinity(0, cores)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if args.rate_only:
-        batches = host(args)
-        print(1e3 / best(partial(next, batches), args.images, args.repeats, BATCH)[1])
+        print(1e3 / turn(partial(next, host(args)), args.images, BATCH)[1])
         return
-    print_rows(stages(args))
-    print_rows(whole(args))
-    if args.peer:
-        print_rows(torchvision_rows(args))
+    rows = [*stages(args), *whole(args), *(torchvision_rows(args) if args.peer else ())]
+    print_rows(rows, args.images, args.repeats)
     if args.scaling:
         print_scaling(args)
     if args.memory:
