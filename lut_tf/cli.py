@@ -144,6 +144,7 @@ def _show_views(parser: ArgumentParser, arguments: Namespace) -> None:
     config = config_from(parser, arguments)
     check(config)
     check_images(config)
+    import_tensorflow()
     from lut_tf.analysis.views import show_views
 
     show_views(config, Path(output), images, step)

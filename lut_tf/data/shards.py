@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from lut_tf.data.folder import FolderListing, list_folder
 from lut_tf.data.prepare import check_space
+from lut_tf.startup import import_tensorflow, quieten_tensorflow
 
 IMAGES = 1000
 MANIFEST = "manifest.json"
@@ -137,7 +138,8 @@ def write_shard(shard: Shard) -> dict[str, object]:
 
     A file that vanished or cannot be read is left out and named under `unreadable`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quieten_tensorflow()
+    import_tensorflow()
     import tensorflow as tf
 
     part, unreadable, written = shard.path + ".part", [], 0
