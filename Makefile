@@ -6,6 +6,7 @@ EXTRAS ?= dev
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE := setup.py constraints.txt lut_tf/__init__.py
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 SCRIPTS := train_lut.py $(wildcard export/*.py benchmarks/*.py)
 
 .PHONY: help demo test test-fast test-all lint format clean
@@ -24,13 +25,13 @@ demo: $(VENV)/.installed
 	$(BIN)/lut-tf export runs/digits --to saved_model,onnx
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not medium and not slow"
+	$(PYTEST) -m "not medium and not slow"
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

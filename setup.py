@@ -39,6 +39,7 @@ setup(
         "pytorch": ["torch>=2.6"],  # reading and writing .pth files of other people's weights
         "dev": [
             "pytest",  # the tests
+            "pytest-xdist",  # in two processes: half of the time
             "hypothesis",  # properties of masks, orders and schedules
             "ruff",  # lint and format
             "mypy",  # types
