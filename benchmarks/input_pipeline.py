@@ -195,7 +195,7 @@ def print_scaling(args: argparse.Namespace) -> None:
 def rate(args: argparse.Namespace, *cores: str) -> float:
     """Return the images a second of the host part, in a process for each group of cores, at the same time."""
     command = [sys.executable, __file__, str(args.folder), "--rate-only", "--crop", args.crop]
-    command += ["--images", str(4 * args.images)]
+    command += ["--images", str(args.images), "--repeats", "5"]
     running = [subprocess.Popen([*command, "--cores", group], stdout=subprocess.PIPE, text=True) for group in cores]
     return sum(float(process.communicate()[0]) for process in running)
 
@@ -218,7 +218,8 @@ def main() -> None:
         os.sched_setaffinity(0, cores)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if args.rate_only:
-        print(1e3 / turn(partial(next, host(args)), args.images, BATCH)[1])
+        batches = host(args)
+        print(1e3 / median(turn(partial(next, batches), args.images, BATCH)[1] for _ in range(args.repeats)))
         return
     rows = [*stages(args), *whole(args), *(torchvision_rows(args) if args.peer else ())]
     print_rows(rows, args.images, args.repeats)
