@@ -197,7 +197,10 @@ def rate(args: argparse.Namespace, *cores: str) -> float:
     command = [sys.executable, __file__, str(args.folder), "--rate-only", "--crop", args.crop]
     command += ["--images", str(args.images), "--repeats", "5"]
     running = [subprocess.Popen([*command, "--cores", group], stdout=subprocess.PIPE, text=True) for group in cores]
-    return sum(float(process.communicate()[0]) for process in running)
+    printed = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        sys.exit(f"a process on core {cores} failed, see above")
+    return sum(map(float, printed))
 
 
 def print_memory(args: argparse.Namespace) -> None:

@@ -267,10 +267,11 @@ def _check_views(config: Config) -> None:
         low, high = get_setting(config, name)
         if low > high:
             raise ValueError(f"{name}={show((low, high))} starts above its end: give {show((high, low))}")
-    if config.views.crop == "simple" and config.views.padding >= config.encoder.image_size:
+    most = (config.encoder.image_size - 1) // 2
+    if config.views.crop == "simple" and config.views.padding > most:
         raise ValueError(
             f"views.padding={config.views.padding} cannot be reflected in an image of encoder.image_size="
-            f"{config.encoder.image_size}: give --views.padding {config.encoder.image_size - 1} or less"
+            f"{config.encoder.image_size}: give --views.padding {most} or less"
         )
 
 

@@ -121,7 +121,7 @@ REFUSED = [
     (several(views__scale=(1.0, 0.2)), "views.scale=[1, 0.2]", "give [0.2, 1]"),
     (several(views__scale=(0.0, 1.0)), "views.scale=[0, 1]", "above 0 to 1"),
     (several(views__hue=0.6), "views.hue=0.6", "from 0 to 0.5"),
-    (several(views__padding=224), "views.padding=224", "--views.padding 223"),
+    (several(views__padding=112), "views.padding=112", "--views.padding 111"),
     (several(optimizer__warmup_epochs=401.0), "optimizer.warmup_epochs=401", "--optimizer.warmup_epochs 400"),
     (several(optimizer__accumulate=3), "optimizer.batch_size=4096", "--optimizer.batch_size 4095"),
     (several(strategy="mirrored", devices=3), "optimizer.batch_size=4096", "multiple of 3"),

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lut_tf.config import DataConfig
 from lut_tf.data import cache
 from lut_tf.data.cache import Arrays, Stamps, Texts
-from lut_tf.data.records import count_records, is_remote
+from lut_tf.data.records import count_records, is_remote, remote_errors
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 DIGITS_COUNTS = {"train": 1197, "validation": 300, "heldout": 300}
@@ -36,8 +36,22 @@ def _unusable(setting: str, path: object, what: str, remedy: str) -> str:
     return f"{setting}: {str(path)!r} {what}: {remedy}"
 
 
-def _missing(setting: str, path: object) -> str:
-    return _unusable(setting, path, "does not exist", "give an existing folder of images")
+def _not_a_folder(setting: str, path: object) -> str:
+    return _unusable(setting, path, "is not a folder", "give the folder that holds the images")
+
+
+class _Entry(Protocol):
+    """What is asked of an entry of a folder; `os.DirEntry` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def is_file(self) -> bool: ...
+
+    def is_dir(self) -> bool: ...
 
 
 class _Walk:
@@ -47,8 +61,8 @@ class _Walk:
         self.setting = setting
         self.stamps: Stamps = {}
 
-    def children(self, folder: str) -> list[Any]:
-        """Return the folder's entries (`os.DirEntry`) that are not hidden, sorted by name."""
+    def children(self, folder: str) -> list[_Entry]:
+        """Return the folder's entries that are not hidden, sorted by name."""
         try:
             modified = os.stat(folder).st_mtime_ns
             with os.scandir(folder) as entries:
@@ -76,38 +90,35 @@ class _RemoteEntry(NamedTuple):
 
     name: str
     path: str
+    setting: str
 
     def is_file(self) -> bool:
         return True
 
     def is_dir(self) -> bool:
-        import tensorflow as tf
-
-        return not _is_image_name(self.name) and tf.io.gfile.isdir(self.path)
+        return not _is_image_name(self.name) and _is_remote_folder(self.path, self.setting)
 
 
 class _RemoteWalk(_Walk):
-    """Goes through a folder of one of TensorFlow's file systems (`gs://…`), with one request a folder."""
+    """Goes through a folder of one of TensorFlow's file systems (`gs://…`), which have no links."""
 
-    def children(self, folder: str) -> list[Any]:
-        import tensorflow as tf
-
-        try:
+    def children(self, folder: str) -> list[_Entry]:
+        with remote_errors(folder, self.setting) as tf:
             names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
-        except tf.errors.NotFoundError:
-            raise FileNotFoundError(_missing(self.setting, folder)) from None
-        except tf.errors.OpError as error:
-            remedy = "give a folder that TensorFlow can read"
-            what = f"cannot be read ({error.message.splitlines()[0]})"
-            raise ValueError(_unusable(self.setting, folder, what, remedy)) from None
-        return [_RemoteEntry(name, f"{folder}/{name}") for name in names if not name.startswith(".")]
+        return [_RemoteEntry(name, f"{folder}/{name}", self.setting) for name in names if not name.startswith(".")]
+
+
+def _is_remote_folder(path: str, setting: str) -> bool:
+    """Tell whether it is a folder; `gfile.isdir` would take every failure for a no, and leave out a class."""
+    with remote_errors(path, setting) as tf:
+        return tf.io.gfile.stat(path).is_directory
 
 
 def _is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def _is_image_file(entry: Any) -> bool:
+def _is_image_file(entry: _Entry) -> bool:
     # Regular files only: reading from a pipe or a device would hang.
     return _is_image_name(entry.name) and entry.is_file()
 
@@ -135,6 +146,8 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
         ValueError: it is no folder, cannot be read, holds no images, or holds images both beside and in class folders.
     """
     if is_remote(str(path)):
+        if not _is_remote_folder(str(path), setting):
+            raise ValueError(_not_a_folder(setting, path))
         arrays = _listed(_RemoteWalk(setting), str(path).rstrip("/"), path)
     else:
         arrays = _remembered(path, setting)
@@ -146,9 +159,9 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
 def _remembered(path: str | os.PathLike[str], setting: str) -> Arrays:
     root = Path(path).expanduser()
     if not root.exists():
-        raise FileNotFoundError(_missing(setting, path))
+        raise FileNotFoundError(_unusable(setting, path, "does not exist", "give an existing folder of images"))
     if not root.is_dir():
-        raise ValueError(_unusable(setting, path, "is not a folder", "give the folder that holds the images"))
+        raise ValueError(_not_a_folder(setting, path))
     key = f"image_folder {root.absolute()}"
     known = cache.load(key)
     if known is not None and _unchanged(known[0]):

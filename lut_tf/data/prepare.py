@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lut_tf.data.records import is_remote
+
 GIB = 2**30
 ARCHIVE = re.compile(r"[\w.-]+\.(?:tar\.gz|tar\.bz2|tgz|tar|zip)\b")
 FORMATS = ("array_record", "tfrecord")
@@ -34,6 +36,8 @@ def prepare(source: str, to: str = "array_record", output: str | None = None, sh
     for option, number in (("shards", shards), ("workers", workers)):
         if number < 0:
             raise ValueError(f"--{option}={number} is out of range: give a number from 1 up, or leave it out")
+    if is_remote(source):
+        raise ValueError(f"SOURCE={source!r} is not on this machine: give a local or mounted folder")
     if not Path(source).expanduser().is_dir():
         if os.sep in source.strip("/") and not re.fullmatch(r"\w+/[\w.]+", source):
             raise FileNotFoundError(f"SOURCE={source!r} is no folder: give a folder of images, or a data set's name")

@@ -11,15 +11,17 @@ import logging
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lut_tf.data import cache
 from lut_tf.data.cache import Stamps
+from lut_tf.startup import import_tensorflow
 
 LOGGER = logging.getLogger(__name__)
 HEADER, FOOTER = 12, 4
@@ -48,6 +50,25 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+@contextmanager
+def remote_errors(path: str, setting: str) -> Iterator[Any]:
+    """Give TensorFlow, started quietly; what its file systems fail with becomes one line.
+
+    Raises:
+        FileNotFoundError, ValueError: there is nothing at `path`, or it cannot be read.
+    """
+    import_tensorflow()
+    import tensorflow as tf
+
+    try:
+        yield tf
+    except tf.errors.NotFoundError:
+        raise FileNotFoundError(f"{setting}: {path!r} does not exist: give what TensorFlow can find") from None
+    except tf.errors.OpError as error:
+        why = " ".join(error.message.split())[:200]
+        raise ValueError(f"{setting}: {path!r} cannot be read ({why}): give what TensorFlow can read") from None
+
+
 def record_files(pattern: str, setting: str = "data.path") -> list[str]:
     """Return the files that a glob finds, sorted; patterns of TensorFlow's file systems (`gs://…`) import TensorFlow.
 
@@ -56,13 +77,8 @@ def record_files(pattern: str, setting: str = "data.path") -> list[str]:
         ValueError: TensorFlow cannot read there.
     """
     if is_remote(pattern):
-        import tensorflow as tf
-
-        try:
+        with remote_errors(pattern, setting) as tf:
             files = sorted(tf.io.gfile.glob(pattern))
-        except tf.errors.OpError as error:
-            what = f"cannot be read ({error.message.splitlines()[0]})"
-            raise ValueError(f"{setting}: {pattern!r} {what}: give a pattern that TensorFlow can read") from None
     else:
         files = sorted(os.path.abspath(file) for file in glob.glob(os.path.expanduser(pattern)) if os.path.isfile(file))
     if not files:
@@ -149,12 +165,23 @@ def _joined(files: Sequence[str], found: list[tuple[NDArray[np.int64], NDArray[n
 
 
 def _scan_remote(path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Read a whole file of one of TensorFlow's file systems: small reads there cost more than large ones."""
-    import tensorflow as tf
+    """Read a whole file of one of TensorFlow's file systems: small reads there cost more than large ones.
 
-    lengths = np.array([len(record.numpy()) for record in tf.data.TFRecordDataset(path)], np.int64)
-    ends = np.cumsum(lengths + HEADER + FOOTER)
-    return np.concatenate([[0], ends[:-1]]).astype(np.int64), lengths
+    Raises:
+        FileNotFoundError, ValueError: it cannot be read, or does not even begin with a record.
+    """
+    found: list[int] = []
+    with remote_errors(path, "data.path") as tf:
+        try:
+            for record in tf.data.TFRecordDataset(path):
+                found.append(len(record.numpy()))
+        except tf.errors.DataLossError:
+            if not found:
+                raise ValueError(f"data.path: {path!r} is no TFRecord file: give uncompressed TFRecord files") from None
+            LOGGER.warning("data.path: %s is damaged: its first %d records are used", path, len(found))
+    lengths = np.array(found, np.int64)
+    sizes = lengths + (HEADER + FOOTER)
+    return np.cumsum(sizes) - sizes, lengths
 
 
 def count_records(pattern: str) -> int:

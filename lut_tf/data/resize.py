@@ -16,8 +16,8 @@ def resized(
 ) -> list[tf.Tensor]:
     """Resize `image` to `full`, take the piece of `extent` at `start`, and cut windows out of it.
 
-    Bicubic (Keys, a = -0.5), antialiased, as Pillow. Only the pixels that the piece needs are touched: all pixels enter
-    with the weights that they have in the whole.
+    Bicubic (Keys, a = -0.5), antialiased, as Pillow, but rounded to bytes once, at the end. Only the pixels that the
+    piece needs are touched: all pixels enter with the weights that they have in the whole.
 
     Args:
         image: uint8 (h, w, 3).

@@ -36,7 +36,7 @@ def write_shards(source: str, output: str, shards: int, workers: int) -> str:
     whole (it stands in a `.done` note with its size) is kept when the command is started again.
 
     Args:
-        source: the folder, as `list_folder` takes it.
+        source: the folder, local or mounted.
         output: where `shard-00000-of-00042.tfrecord`, … and `manifest.json` are written.
         shards: how many files; 0: about 1,000 images each.
         workers: processes.

@@ -43,7 +43,7 @@ def check_views(views: ViewsConfig, image_size: int) -> None:
     low, high = views.scale
     least, most = views.blur_radius
     conditions = [
-        ("padding", 0 <= views.padding < image_size, f"from 0 to below the image size {image_size}"),
+        ("padding", 0 <= 2 * views.padding < image_size, f"from 0 to below half the image size {image_size}"),
         ("scale", 0 < low <= high <= 1, "two rising numbers in 0 … 1"),
         ("jitter_probability", 0 <= views.jitter_probability <= 1, "in 0 … 1"),
         ("brightness", views.brightness >= 0, "at least 0"),

@@ -40,7 +40,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 MAX_BLUR = 4.0
 """Largest radius of the blur, in pixels: further than four of these no pixel carries."""
 REACH, BAND = 16, 32  # lines that a blur carries over at most, and lines blurred by one product
-BLUR_PARTS = 8  # a batch is blurred an eighth at a time, until all are done that ask for it
+BLUR_PARTS = 8  # a batch that splits into eight is blurred an eighth at a time, until all are done that ask for it
 
 
 def normalise(images: Any) -> Any:
@@ -146,7 +146,10 @@ def _one_of_three(images: Any, decisions: Colour) -> Any:
 
 
 def _blur_some(images: Any, wanted: Any, radius: Any) -> Any:
-    """Blur the images of which `wanted` (B,) is true: a third of them as a rule, and blurring costs the most of all."""
+    """Blur the images of which `wanted` (B,) is true: a third of them as a rule, and blurring costs the most of all.
+
+    Batches of unknown size are blurred whole, and so are odd ones of which any image wants it.
+    """
     batch = images.shape[0]
     if batch is None:
         return ops.where(wanted[:, None, None, None], _blur(images, radius), images)

@@ -67,6 +67,7 @@ def test_remote_records_equal_local_ones(pattern: str) -> None:
     """On TensorFlow's file system in memory, which it treats as it treats buckets."""
     with pytest.raises(ValueError, match=r"data\.path: 'nosuch://.*' cannot be read \(.*nosuch"):
         open_tfrecord("nosuch://records/*", None, "label")
+    tf.io.gfile.GFile("ram://part-.tfrecord", "w").close()  # the first, and empty
     for file in tf.io.gfile.glob(pattern):
         tf.io.gfile.copy(file, f"ram://{Path(file).name}")
     remote, local = open_tfrecord("ram://part-*.tfrecord", None, "label"), open_tfrecord(pattern, None, "label")
@@ -74,6 +75,16 @@ def test_remote_records_equal_local_ones(pattern: str) -> None:
     np.testing.assert_array_equal(remote.labels, local.labels)
     assert shown(remote) == list(range(30))
     assert count_images(DataConfig(source="tfrecord", path="ram://part-*.tfrecord")) == 30
+
+
+def test_damaged_remote_records_end_there(pattern: str, caplog: pytest.LogCaptureFixture) -> None:
+    content = Path(pattern.replace("*", "0")).read_bytes()
+    tf.io.write_file("ram://damaged/cut.tfrecord", content[:-1])
+    assert shown(open_tfrecord("ram://damaged/cut.tfrecord", None, None)) == list(range(9))
+    assert "ram://damaged/cut.tfrecord is damaged: its first 9 records are used" in caplog.text
+    tf.io.write_file("ram://damaged/junk.tfrecord", "no record, but some text that is longer than a header")
+    with pytest.raises(ValueError, match=r"data\.path: 'ram://damaged/junk\.tfrecord' is no TFRecord file"):
+        open_tfrecord("ram://damaged/junk.tfrecord", None, None)
 
 
 def test_any_start_equals_the_uninterrupted_run(pattern: str) -> None:

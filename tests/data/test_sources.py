@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -260,19 +261,32 @@ def test_unusable_folders_are_named(tmp_path: Path) -> None:
         list_folder(tmp_path)
 
 
-def test_remote_folders_are_listed_read_and_repaired() -> None:
+def _stat_that_fails(stat: Any, path: str) -> Any:
+    if path.endswith("bee"):
+        raise tf.errors.UnavailableError(None, None, "try later")
+    return stat(path)
+
+
+def test_remote_folders_are_listed_read_and_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """On TensorFlow's file system in memory, which it treats as it treats buckets."""
     with pytest.raises(FileNotFoundError, match=r"data\.path: 'ram://photos' does not exist"):
         list_folder("ram://photos")
+    with pytest.raises(ValueError, match=r"data\.path: 'nosuch://photos' cannot be read \(.*nosuch"):
+        list_folder("nosuch://photos")
     files = [f"ram://photos/{name}" for name in ("ant/deep/1.png", "ant/deep/2.png", "bee/3.png", "bee/4.PNG")]
     for number, file in enumerate(files):
         tf.io.gfile.makedirs(file.rpartition("/")[0])
         tf.io.write_file(file, tf.io.encode_png(np.full((5, 6, 3), number, np.uint8)))
     tf.io.write_file("ram://photos/bee/notes.txt", "not an image")
+    with pytest.raises(ValueError, match=r"data\.path: 'ram://photos/bee/notes.txt' is not a folder"):
+        list_folder("ram://photos/bee/notes.txt")
     source = ImageFolder("ram://photos/", damaged_share=0.3)
     assert list(source.files) == files and source.classes == ["ant", "bee"]
     assert source.labels is not None and source.labels.tolist() == [0, 0, 1, 1]
     assert [image.max() for image in read(source, 3, 0, 2, 1)] == [3, 0, 2, 1]
+    with monkeypatch.context() as failing, pytest.raises(ValueError, match="bee' cannot be read \\(try later"):
+        failing.setattr(tf.io.gfile, "stat", partial(_stat_that_fails, tf.io.gfile.stat))
+        list_folder("ram://photos")  # a class must not be left out, nor the others get its number
     tf.io.gfile.remove(files[2])
     assert [image.max() for image in read(source, 2)] == [3] and source.damage.counts == {"missing": 1}
     assert count_images(DataConfig(source="image_folder", path="ram://photos")) == 3

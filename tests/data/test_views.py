@@ -179,7 +179,7 @@ def test_draws_end_where_noise_begins(draws: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("views", "named"),
     [
-        (ViewsConfig(padding=32), "views.padding: 32"),
+        (ViewsConfig(padding=16), "views.padding: 16"),
         (ViewsConfig(scale=(0.0, 1.0)), "views.scale"),
         (ViewsConfig(hue=0.6), "views.hue: 0.6"),
         (ViewsConfig(jitter_probability=1.1), "views.jitter_probability"),
