@@ -39,7 +39,7 @@ setup(
         "pytorch": ["torch>=2.6"],  # reading and writing .pth files of other people's weights
         "dev": [
             "pytest",  # the tests
-            "pytest-xdist",  # in two processes: half of the time
+            "pytest-xdist",  # the tests in two processes
             "hypothesis",  # properties of masks, orders and schedules
             "ruff",  # lint and format
             "mypy",  # types

@@ -28,7 +28,7 @@ class DataConfig:
             data set that `lut-tf prepare` has made ready).
         path: the folder of training images of `image_folder`; a pattern of files of `tfrecord`, such as
             `folder/train-*.tfrecord`; the folder that `lut-tf prepare --output` wrote a data set of `tfds` to, or null
-            for tensorflow-datasets' own.
+            for tensorflow-datasets' own. Any of them may lie on TensorFlow's file systems (`gs://…`).
         evaluation_path: labelled images of the same classes, given as `path` is, on which the probes are scored;
             without them none are.
         name: the data set of `tfds` (`cifar10`, `imagenet2012`).

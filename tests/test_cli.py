@@ -20,11 +20,10 @@ ROOT = Path(__file__).parent.parent
 def pretrained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
     """Put a recorder in the place of `pretrain`, and the working directory somewhere empty."""
     runs: list[Config] = []
-    pretrain, listing = ModuleType("lut_tf.pretrain"), ModuleType("lut_tf.data.folder")
+    pretrain = ModuleType("lut_tf.pretrain")
     pretrain.pretrain = lambda config: runs.append(config) or SimpleNamespace(summary=lambda: "a table")  # type: ignore
-    listing.count_images = lambda data: 10_000  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lut_tf.pretrain", pretrain)
-    monkeypatch.setitem(sys.modules, "lut_tf.data.folder", listing)
+    monkeypatch.setattr("lut_tf.data.folder.count_images", lambda data: 10_000)
     monkeypatch.chdir(tmp_path)
     return runs
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -39,9 +37,7 @@ def data_set(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return a function that makes the data room count a given number of images."""
 
     def holds(images: int) -> None:
-        listing = ModuleType("lut_tf.data.folder")
-        listing.count_images = lambda data: images  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "lut_tf.data.folder", listing)
+        monkeypatch.setattr("lut_tf.data.folder.count_images", lambda data: images)
 
     return holds
 

@@ -96,7 +96,7 @@ def _weights(size: tf.Tensor, full: tf.Tensor, start: tf.Tensor, extent: tf.Tens
 
     Returns:
         weights: float32 (extent, K).
-        lines: int32 (extent, K), the source's lines that the weights are for; both axes do not fall.
+        lines: int32 (extent, K), the source's lines that the weights are for; along neither axis do they fall.
     """
     step = tf.cast(size, tf.float32) / tf.cast(full, tf.float32)
     wide = tf.maximum(step, 1.0)
