@@ -1,0 +1,71 @@
+"""One pre-training run as a tree of frozen dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lut_tf.config.data import DataConfig, ViewsConfig
+from lut_tf.config.methods import MethodConfig
+from lut_tf.config.networks import DecoderConfig, EncoderConfig
+from lut_tf.config.run import RunConfig
+from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """One pre-training run.
+
+    Args:
+        run_dir: folder of everything the run writes; started again on it, the run goes on from its last checkpoint.
+        epochs: passes over the training images.
+        seed: decides the initial weights, the order of the images, crops, colours and masks.
+        strategy: `single` device, `mirrored` over several, `multi_worker` over several hosts, or `auto` (mirrored where
+            more than one device is used, else single).
+        devices: GPUs to use, or the number of logical CPU devices where there is no GPU; null takes every GPU, or one
+            CPU device.
+        workers: the hosts of `multi_worker`, as host:port,host:port, the same in each process; null reads TF_CONFIG.
+        worker_index: this process' place among the workers, from 0.
+        data: where the images come from.
+        views: crops and colours.
+        encoder: the Vision Transformer.
+        decoder: the reconstruction decoder.
+        method: losses, masking and teacher.
+        optimizer: batch, rate and decay.
+        probe: measuring the encoder.
+        logging: pictures and TensorBoard.
+        checkpoint: saving and going on.
+        compute: precision, XLA, determinism.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    def check(self, name: str) -> None:
+        """Refuse groups that contradict each other; see `validate`."""
+        self.method.visible(self.encoder.patches, "method")
+        self.views.check_size(self.encoder.image_size, "views")
+        super().check(name)
+        if self.method.name == "lut" and self.optimizer.batch_size // self.optimizer.accumulate == 1:
+            self._check_single_images()
+
+    def _check_single_images(self) -> None:
+        named, remedy = (
+            f"optimizer.batch_size={self.optimizer.batch_size}",
+            "give two images or more to each micro-batch",
+        )
+        head = self.method.head
+        if self.method.context_distance == "infonce":
+            raise ValueError(f"{named} leaves method.context_distance=infonce no other image to tell apart: {remedy}")
+        if head.norm == "batch" and max(head.projector_depth, head.predictor_depth) > 1:
+            raise ValueError(
+                f"{named} gives BatchNorm in the heads one image at a time, and it makes zeros of one: {remedy}, "
+                "or --method.head.norm layer"
+            )

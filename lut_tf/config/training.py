@@ -1,0 +1,110 @@
+"""How any run is computed, saved and watched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lut_tf.config.types import Count, Decay, NotNegative, NotNegativeInt, Positive
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and a half cosine to zero, both by optimizer step.
+
+    Args:
+        batch_size: images of one optimizer step, over all devices and micro-batches.
+        accumulate: micro-batches that a step's batch is computed in, one after the other, to save memory.
+        base_learning_rate: the rate that the rule scales.
+        rate_rule: `sqrt` (LUT: base · sqrt(batch)/4), `linear` (MAE: base · batch/256) or `none` (base itself).
+        warmup_epochs: epochs of linear warm-up from 0.
+        clip_norm: largest global norm of the gradient; 0: no limit.
+        max_bad_steps: steps with an infinite or undefined loss or gradient that the run skips, changing nothing, before
+            it stops; 0 stops at the first.
+        weight_decay: decoupled decay of everything that is neither a bias nor one-dimensional.
+        betas: decay rates of AdamW's moments.
+    """
+
+    batch_size: Count = 4096
+    accumulate: Count = 1
+    base_learning_rate: Positive = 1.5e-4
+    rate_rule: Literal["sqrt", "linear", "none"] = "sqrt"
+    warmup_epochs: NotNegative = 40.0
+    clip_norm: NotNegative = 0.0
+    max_bad_steps: NotNegativeInt = 0
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """k-NN and a logistic-regression probe on frozen features of images that training never saw.
+
+    Args:
+        every: epochs between probes on the validation part; 0 probes before and after training only.
+        neighbours: neighbours that vote in k-NN.
+        images: at most this many training images make the bank of features.
+    """
+
+    every: NotNegativeInt = 0
+    neighbours: Count = 20
+    images: Count = 10000
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """What is written while training.
+
+    Args:
+        pictures_every: epochs between reconstruction pictures; 0 draws the last one only.
+        pictures: images in a picture.
+        tensorboard: write scalars and pictures for TensorBoard.
+    """
+
+    pictures_every: NotNegativeInt = 10
+    pictures: Count = 8
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How the numbers are computed.
+
+    Args:
+        precision: `float32`, `mixed_bfloat16` (recent GPUs), or `mixed_float16` (with loss scaling). Weights, softmax,
+            LayerNorm, losses and the teacher's average are float32 in all three.
+        teacher_precision: what the teacher computes in, for instance mixed_bfloat16 beside a float32 student; null: as
+            the student.
+        jit_compile: let XLA compile encoder, decoder and teacher.
+        all_reduce: what sums gradients over devices: `auto` (NCCL between GPUs), `nccl`, `hierarchical` or `one_device`
+            on one host, `nccl` or `ring` between hosts.
+        deterministic: the same numbers, bit for bit, in every run on the same machine; slower on GPUs.
+    """
+
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    teacher_precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
+    jit_compile: bool = False
+    all_reduce: Literal["auto", "nccl", "hierarchical", "one_device", "ring"] = "auto"
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the run saves itself; its end and a stop by SIGINT or SIGTERM are always saved.
+
+    Args:
+        every_epochs: epochs between two checkpoints; 0: none by epochs.
+        every_steps: optimizer steps between two checkpoints; 0: none by steps.
+        every_minutes: minutes between two checkpoints; 0: none by the clock.
+        keep: how many of the newest stay.
+        keep_every: epochs whose multiples' checkpoints stay for ever; 0: none.
+        on_failure: when the disk is full or fails, `stop` with the last good checkpoint, or `continue` and try again
+            when the next one is due.
+    """
+
+    every_epochs: NotNegativeInt = 1
+    every_steps: NotNegativeInt = 0
+    every_minutes: NotNegative = 0.0
+    keep: Count = 2
+    keep_every: NotNegativeInt = 0
+    on_failure: Literal["stop", "continue"] = "stop"
