@@ -30,7 +30,7 @@ from lut_tf.training.agreement import check_agreement
 from lut_tf.training.checkpoint import Checkpoints
 from lut_tf.training.interruption import holder, locked, stop_requests
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
-from lut_tf.writing import write_whole
+from lut_tf.writing import write_text
 
 LOST_WORKER = (
     tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
@@ -60,7 +60,7 @@ def pretrain(config: Config) -> RunResult:
     if not this_host(strategy).chief:  # the chief holds the directory for all
         return _Run(config, files, parts, strategy).go()
     with locked(files.root):
-        write_whole(files.config, to_yaml(config))
+        write_text(files.config, to_yaml(config))
         return _Run(config, files, parts, strategy).go()
 
 
@@ -275,7 +275,7 @@ class _Run:
         """Say in a few lines what runs, and keep it: people stop a wrong run early if they can see it."""
         replicas, images = self.strategy.num_replicas_in_sync, len(self.parts.train)
         facts = resolved(self.config, self.model, images, replicas, self.steps_per_epoch)
-        write_whole(self.files.resolved, json.dumps(facts, indent=2) + "\n")
+        write_text(self.files.resolved, json.dumps(facts, indent=2) + "\n")
         print(announcement(facts, self.config.run_dir))
         if step >= self.total_steps:
             print("  this run is complete: nothing is left to train")

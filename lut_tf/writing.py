@@ -1,20 +1,84 @@
-"""Files that a kill must not leave half-written."""
+"""Files and folders that a kill, a full disk or a power cut must not leave half-written."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+_UNFINISHED = "unfinished_"
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that at every moment the old or the new one is there, whole (UTF-8).
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write a file or folder to, and put it in the place of `path` once it is whole and on the disk.
+
+    The path has the name of `path`, for libraries that look at the suffix, and lies in a new folder
+    `unfinished_<host>_<pid>_<random>` beside it. At every moment the old or the new one is there; only where a folder
+    replaces a folder does the old one step aside for an instant, because no folder can be renamed onto another.
+    Parents of `path` are made.
+
+    Raises:
+        OSError: it could not be written; the old one stays, and nothing is left beside it. The same after any other
+            exception in the block.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{socket.gethostname()}_{os.getpid()}_", dir=path.parent))
+    try:
+        written = workspace / path.name
+        yield written
+        for part in (*written.rglob("*"), written):
+            _sync(part)
+        _put(written, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) by way of `replacing`.
 
     Raises:
         OSError: it could not be written; the old one stays.
     """
-    part = path.with_name(f"{path.name}.part")
+    with replacing(path) as written:
+        written.write_text(text, encoding="utf-8")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left half-written in `folder`; only for a process that has the folder to itself."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _put(written: Path, path: Path) -> None:
+    """Rename `written` to `path`, out of whose way an earlier folder steps first."""
+    if not (written.is_dir() and path.is_dir()):
+        os.replace(written, path)
+        return
+    earlier = Path(tempfile.mkdtemp(dir=written.parent)) / path.name
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+        os.replace(path, earlier)
+        os.replace(written, path)
+    except BaseException:  # Ctrl-C between the two, too
+        if earlier.exists() and not path.exists():
+            os.replace(earlier, path)
         raise
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what file systems say that cannot sync a folder, such as some of the network
+            raise
+    finally:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ from lut_tf.downstream.features import encoder_features, raw_pixels, sample
 from lut_tf.downstream.knn import knn_accuracy
 from lut_tf.downstream.logistic import logistic_accuracy
 from lut_tf.models.encoder import ViTEncoder
-from lut_tf.writing import write_whole
+from lut_tf.writing import write_text
 
 Features = Callable[[Source, np.ndarray], np.ndarray]
 
@@ -53,4 +53,4 @@ def table(rows: dict[str, dict[str, float]], title: str) -> str:
 
 def save(path: Path, rows: dict[str, dict[str, float]]) -> None:
     """Write accuracies by row and probe as JSON."""
-    write_whole(path, json.dumps(rows, indent=2) + "\n")
+    write_text(path, json.dumps(rows, indent=2) + "\n")

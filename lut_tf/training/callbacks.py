@@ -15,7 +15,7 @@ import tensorflow as tf
 from lut_tf.errors import Stopped
 from lut_tf.training.checkpoint import Checkpoints, SaveFailed
 from lut_tf.training.interruption import Interrupted, StopRequest
-from lut_tf.writing import write_whole
+from lut_tf.writing import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class MetricsLog(keras.callbacks.Callback):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start_step]
         if kept != lines or not path.exists():
-            write_whole(path, "".join(kept))
+            write_text(path, "".join(kept))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock."""
