@@ -152,7 +152,7 @@ def check_images(config: Config) -> int:
     Raises:
         FileNotFoundError, ValueError: as `check_files`.
     """
-    from lut_tf.data.folder import count_images, list_folder  # here, because `check` alone must not need the data room
+    from lut_tf.data.reading.folder import count_images, list_folder  # here, because `check` alone must not need the data room
 
     images = count_images(config.data)
     if config.data.source == "image_folder" and config.data.evaluation_path is not None:

@@ -123,7 +123,7 @@ def _add_prepare_arguments(parser: ArgumentParser) -> None:
 
 
 def _prepare(parser: ArgumentParser, arguments: Namespace) -> None:
-    from lut_tf.data.prepare import prepare
+    from lut_tf.data.preparing.prepare import prepare
 
     wanted = arguments
     print(prepare(wanted.source, wanted.to, wanted.output, wanted.shards, wanted.workers))

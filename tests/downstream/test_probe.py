@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lut_tf import ViTEncoder
-from lut_tf.data.sources import ArraySource
+from lut_tf.data.reading.sources import ArraySource
 from lut_tf.downstream.features import encoder_features, raw_pixels, sample
 from lut_tf.downstream.knn import knn_accuracy
 from lut_tf.downstream.logistic import logistic_accuracy
