@@ -84,7 +84,7 @@ def stages(args: argparse.Namespace) -> Iterator[Row]:
 
     from lut_tf.config import ViewsConfig
     from lut_tf.data import ImageFolder
-    from lut_tf.data.views import draw, evaluation_view, training_views
+    from lut_tf.data.views.crops import draw, evaluation_view, training_views
 
     source = ImageFolder(args.folder)
     count, views = min(len(source), 64), ViewsConfig(crop=args.crop)

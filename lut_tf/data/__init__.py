@@ -3,16 +3,16 @@
 from lut_tf.lazy import lazy_names
 
 _NAMES = {
-    "ArraySource": "lut_tf.data.sources",
-    "ExampleSource": "lut_tf.data.examples",
-    "ImageFolder": "lut_tf.data.sources",
-    "digits": "lut_tf.data.sources",
-    "open_sources": "lut_tf.data.sources",
-    "open_tfrecord": "lut_tf.data.examples",
-    "FinetuneViews": "lut_tf.data.finetune",
-    "finetuning_dataset": "lut_tf.data.finetune",
-    "evaluation_dataset": "lut_tf.data.pipeline",
-    "pretraining_dataset": "lut_tf.data.pipeline",
+    "ArraySource": "lut_tf.data.reading.sources",
+    "ExampleSource": "lut_tf.data.reading.examples",
+    "ImageFolder": "lut_tf.data.reading.sources",
+    "digits": "lut_tf.data.reading.sources",
+    "open_sources": "lut_tf.data.reading.sources",
+    "open_tfrecord": "lut_tf.data.reading.examples",
+    "FinetuneViews": "lut_tf.data.views.mixing",
+    "finetuning_dataset": "lut_tf.data.views.mixing",
+    "evaluation_dataset": "lut_tf.data.batches.pipeline",
+    "pretraining_dataset": "lut_tf.data.batches.pipeline",
 }
 
 __all__ = [*_NAMES]  # noqa: PLE0604

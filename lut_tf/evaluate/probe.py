@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lut_tf.data.sources import Source
+from lut_tf.data.reading.sources import Source
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
 from lut_tf.evaluate.logistic import logistic_accuracy

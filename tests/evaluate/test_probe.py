@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lut_tf import ViTEncoder
-from lut_tf.data.sources import ArraySource
+from lut_tf.data.reading.sources import ArraySource
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
 from lut_tf.evaluate.logistic import logistic_accuracy

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lut_tf.config import DataConfig
-from lut_tf.data import cache
-from lut_tf.data.cache import Arrays, Stamps, Texts
-from lut_tf.data.records import count_records, is_remote, remote_errors
+from lut_tf.data.reading import cache
+from lut_tf.data.reading.cache import Arrays, Stamps, Texts
+from lut_tf.data.reading.records import count_records, is_remote, remote_errors
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 DIGITS_COUNTS = {"train": 1197, "validation": 300, "heldout": 300}
@@ -135,7 +135,7 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
     """List the images of a folder: one sub-folder a class (nested as deep as you like), or flat without classes.
 
     Hidden files and folders, files that do not end in `EXTENSIONS` and sub-folders without images are left out. The
-    listing is remembered (see `lut_tf.data.cache`) until a folder's time or number of entries changes.
+    listing is remembered (see `lut_tf.data.reading.cache`) until a folder's time or number of entries changes.
 
     Args:
         path: the folder, or one of TensorFlow's file systems (`gs://…`), which is listed anew each time.
@@ -230,7 +230,7 @@ def count_images(data: DataConfig) -> int:
     if data.source == "digits":
         return DIGITS_COUNTS["train"]
     if data.source == "tfds":
-        from lut_tf.data.public import builder_of, split_of
+        from lut_tf.data.reading.public import builder_of, split_of
 
         return split_of(builder_of(str(data.name), data.path), data.split).num_examples
     assert data.path is not None

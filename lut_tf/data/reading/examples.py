@@ -10,8 +10,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from lut_tf.data import cache
-from lut_tf.data.decode import (
+from lut_tf.data.reading import cache
+from lut_tf.data.reading.decode import (
     DamageLog,
     ImageFault,
     decode_with_pillow,
@@ -20,7 +20,7 @@ from lut_tf.data.decode import (
     same_class,
     with_fallback,
 )
-from lut_tf.data.records import (
+from lut_tf.data.reading.records import (
     FOOTER,
     HEADER,
     RecordIndex,

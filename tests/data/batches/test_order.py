@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lut_tf.data.order import order_dataset
+from lut_tf.data.batches.order import order_dataset
 
 
 def indices(start: int, stop: int, images: int = 23, batch: int = 4, seed: int = 5, **host: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from lut_tf.config import ViewsConfig
-from lut_tf.data.views import (
+from lut_tf.data.views.crops import (
     DRAWS,
     View,
     check_views,

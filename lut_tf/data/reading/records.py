@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lut_tf.data import cache
-from lut_tf.data.cache import Stamps
+from lut_tf.data.reading import cache
+from lut_tf.data.reading.cache import Stamps
 from lut_tf.startup import import_tensorflow
 
 LOGGER = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lut_tf.data.decode import ImageFault
-from lut_tf.data.examples import ExampleSource, Records, TFRecords
-from lut_tf.data.records import chosen, file_stamps, index_records, is_remote
+from lut_tf.data.reading.decode import ImageFault
+from lut_tf.data.reading.examples import ExampleSource, Records, TFRecords
+from lut_tf.data.reading.records import chosen, file_stamps, index_records, is_remote
 
 
 class ArrayRecords:

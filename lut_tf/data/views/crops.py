@@ -12,7 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lut_tf.config import ViewsConfig
-from lut_tf.data.resize import Places, resized
+from lut_tf.data.views.resize import Places, resized
 from lut_tf.models.preprocess import Colour
 
 ATTEMPTS = 10

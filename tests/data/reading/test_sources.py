@@ -19,10 +19,10 @@ import tensorflow as tf
 from PIL import Image
 
 from lut_tf.config import DataConfig, ViewsConfig
-from lut_tf.data.decode import MAX_PIXELS
-from lut_tf.data.folder import count_images, list_folder
-from lut_tf.data.pipeline import evaluation_dataset, pretraining_dataset
-from lut_tf.data.sources import ArraySource, ImageFolder, digits, open_sources
+from lut_tf.data.reading.decode import MAX_PIXELS
+from lut_tf.data.reading.folder import count_images, list_folder
+from lut_tf.data.batches.pipeline import evaluation_dataset, pretraining_dataset
+from lut_tf.data.reading.sources import ArraySource, ImageFolder, digits, open_sources
 
 DIGITS_TRAIN_CRC = 1870667312
 
@@ -331,5 +331,5 @@ def test_arrays_are_checked() -> None:
 
 
 def test_counting_needs_no_tensorflow() -> None:
-    code = "import sys; from lut_tf.data.folder import count_images; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys; from lut_tf.data.reading.folder import count_images; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lut_tf.config import DataConfig
-from lut_tf.data.decode import (
+from lut_tf.data.reading.decode import (
     DamageLog,
     call_python,
     decode_with_pillow,
@@ -20,8 +20,8 @@ from lut_tf.data.decode import (
     same_class,
     with_fallback,
 )
-from lut_tf.data.examples import open_tfrecord
-from lut_tf.data.folder import DIGITS_COUNTS, check_data, list_folder
+from lut_tf.data.reading.examples import open_tfrecord
+from lut_tf.data.reading.folder import DIGITS_COUNTS, check_data, list_folder
 
 
 class Source(Protocol):
@@ -112,7 +112,7 @@ class ImageFolder:
         setting: the setting that errors name.
 
     Raises:
-        FileNotFoundError, ValueError: as `lut_tf.data.folder.list_folder`.
+        FileNotFoundError, ValueError: as `lut_tf.data.reading.folder.list_folder`.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ def _opened(data: DataConfig) -> tuple[Source, Source | None]:
         features = data.image_feature, data.label_feature
         records = open_tfrecord(path, *features, share)
         return records, open_tfrecord(evaluation, *features, share, setting) if evaluation else None
-    from lut_tf.data.public import builder_of, open_tfds  # seconds to import, needed by no other source
+    from lut_tf.data.reading.public import builder_of, open_tfds  # seconds to import, needed by no other source
 
     builder, split = builder_of(str(data.name), data.path), data.evaluation_split
     held = open_tfds(builder, split, share, "data.evaluation_split") if split else None

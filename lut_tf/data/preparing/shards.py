@@ -11,8 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from lut_tf.data.folder import FolderListing, list_folder
-from lut_tf.data.prepare import check_space
+from lut_tf.data.reading.folder import FolderListing, list_folder
+from lut_tf.data.preparing.prepare import check_space
 from lut_tf.startup import import_tensorflow, quieten_tensorflow
 
 IMAGES = 1000

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from lut_tf.data.sources import ImageFolder
-from lut_tf.data.views import evaluation_view
+from lut_tf.data.reading.sources import ImageFolder
+from lut_tf.data.views.crops import evaluation_view
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP"}
 EACH = 480

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lut_tf.data.records import is_remote
+from lut_tf.data.reading.records import is_remote
 
 GIB = 2**30
 ARCHIVE = re.compile(r"[\w.-]+\.(?:tar\.gz|tar\.bz2|tgz|tar|zip)\b")
@@ -46,7 +46,7 @@ def prepare(source: str, to: str = "array_record", output: str | None = None, sh
         raise ValueError(f"--to={to} is for public data sets, and {source!r} is a folder: give --to tfrecord")
     if output is None:
         raise ValueError("--output=null, but a folder's records must go somewhere: give --output FOLDER")
-    from lut_tf.data.shards import write_shards
+    from lut_tf.data.preparing.shards import write_shards
 
     return write_shards(source, output, shards, workers or os.cpu_count() or 1)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lut_tf.config import ViewsConfig
-from lut_tf.data.pipeline import evaluation_dataset, pretraining_dataset
-from lut_tf.data.sources import ArraySource
+from lut_tf.data.batches.pipeline import evaluation_dataset, pretraining_dataset
+from lut_tf.data.reading.sources import ArraySource
 
 N, B, S, M = 22, 8, 16, 6
 SOURCE = ArraySource(

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from lut_tf.config import ViewsConfig
-from lut_tf.data.order import order_dataset
-from lut_tf.data.pipeline import pipeline_options
-from lut_tf.data.rand_augment import rand_augment
-from lut_tf.data.sources import Source
-from lut_tf.data.views import VIEW_DRAWS, draw, training_views
+from lut_tf.data.batches.order import order_dataset
+from lut_tf.data.batches.pipeline import pipeline_options
+from lut_tf.data.views.rand_augment import rand_augment
+from lut_tf.data.reading.sources import Source
+from lut_tf.data.views.crops import VIEW_DRAWS, draw, training_views
 from lut_tf.models.preprocess import normalise
 
 AREA, ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # of an erased box

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from lut_tf.data.resize import _by_kernel, _by_sums
+from lut_tf.data.views.resize import _by_kernel, _by_sums
 
 SIDE = 40
 

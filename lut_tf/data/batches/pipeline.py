@@ -9,9 +9,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lut_tf.config import ViewsConfig
-from lut_tf.data.order import order_dataset
-from lut_tf.data.sources import Source
-from lut_tf.data.views import DRAWS, check_views, colour_decisions, draw, evaluation_view, training_views
+from lut_tf.data.batches.order import order_dataset
+from lut_tf.data.reading.sources import Source
+from lut_tf.data.views.crops import DRAWS, check_views, colour_decisions, draw, evaluation_view, training_views
 
 
 def pretraining_dataset(

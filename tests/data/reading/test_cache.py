@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lut_tf.data import folder
-from lut_tf.data.cache import Texts
-from lut_tf.data.folder import list_folder
+from lut_tf.data.reading import folder
+from lut_tf.data.reading.cache import Texts
+from lut_tf.data.reading.folder import list_folder
 
 LONG_AGO = 1_600_000_000
 
