@@ -152,11 +152,9 @@ def check_images(config: Config) -> int:
     Raises:
         FileNotFoundError, ValueError: as `check_files`.
     """
-    from lut_tf.data.reading.folder import count_images, list_folder  # here, because `check` alone must not need the data room
+    from lut_tf.data.reading.listing import list_data  # here, because `check` alone must not need the data package
 
-    images = count_images(config.data)
-    if config.data.source == "image_folder" and config.data.evaluation_path is not None:
-        list_folder(config.data.evaluation_path, "data.evaluation_path")
+    images = list_data(config.data).images
     if config.optimizer.batch_size > images:
         raise ValueError(
             f"optimizer.batch_size={config.optimizer.batch_size} is larger than the data set of {images} training "

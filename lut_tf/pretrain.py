@@ -19,7 +19,7 @@ from lut_tf.build import build_model, compile_model
 from lut_tf.checks import check, check_batch, check_files, identity
 from lut_tf.config import Config, to_yaml
 from lut_tf.data.batches.order import step_indices, steps_per_epoch
-from lut_tf.data.batches.pipeline import pretraining_dataset
+from lut_tf.data.batches.pretraining import pretraining_dataset
 from lut_tf.data.reading.sources import Parts, Source, open_sources
 from lut_tf.downstream import probe
 from lut_tf.errors import Stopped

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from lut_tf.checks import resolve_size
 from lut_tf.config import Config
-from lut_tf.data.batches.pipeline import pretraining_dataset
+from lut_tf.data.batches.pretraining import pretraining_dataset
 from lut_tf.data.reading.sources import open_sources
 from lut_tf.methods.masking import disjoint_plans, random_plan, visible_patches
-from lut_tf.models.preprocess import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
+from lut_tf.models.colour import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
 
 HIDDEN = np.array([92, 107, 148], np.uint8)  # slate blue: photographs and digits have gray of their own
 Images = NDArray[np.uint8]

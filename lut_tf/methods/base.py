@@ -12,10 +12,11 @@ from keras import ops
 from lut_tf.methods.losses import patch_statistics, reconstruction_loss
 from lut_tf.methods.masking import visible_patches
 from lut_tf.methods.means import StepMean
+from lut_tf.models.colour import apply_colour
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.layers import gather_tokens, patchify, unpatchify
-from lut_tf.models.preprocess import apply_colour, normalise
+from lut_tf.models.preprocess import normalise
 
 if keras.backend.backend() == "tensorflow":
     from lut_tf.methods.train_step import TensorFlowStep as _Step
