@@ -84,7 +84,8 @@ def stages(args: argparse.Namespace) -> Iterator[Row]:
 
     from lut_tf.config import ViewsConfig
     from lut_tf.data import ImageFolder
-    from lut_tf.data.views.crops import draw, evaluation_view, training_views
+    from lut_tf.data.views.crops import evaluation_view, training_views
+    from lut_tf.data.views.draws import draw
 
     source = ImageFolder(args.folder)
     count, views = min(len(source), 64), ViewsConfig(crop=args.crop)
@@ -116,7 +117,8 @@ def whole(args: argparse.Namespace) -> Iterator[Row]:
     """Time the host part, colour, and both."""
     import tensorflow as tf
 
-    from lut_tf.models.preprocess import apply_colour, normalise
+    from lut_tf.models.colour import apply_colour
+    from lut_tf.models.preprocess import normalise
 
     batches = host(args)
     yield HOST, partial(next, batches), BATCH

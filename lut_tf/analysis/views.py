@@ -16,7 +16,7 @@ from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import open_sources
 from lut_tf.methods.masking import MaskPlan
 from lut_tf.methods.registry import METHODS
-from lut_tf.models.preprocess import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
+from lut_tf.models.colour import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
 from lut_tf.writing import replacing
 
 HIDDEN = np.array([92, 107, 148], np.uint8)  # slate blue: photographs and digits have gray of their own

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import tensorflow as tf
 
-from lut_tf.data.batches.pipeline import evaluation_dataset
+from lut_tf.data.batches.evaluation import evaluation_dataset
 from lut_tf.data.reading.sources import Source
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import normalise

@@ -14,7 +14,8 @@ from lut_tf.methods.masking import MaskPlan
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.layers import gather_tokens, patchify, unpatchify
-from lut_tf.models.preprocess import apply_colour, normalise
+from lut_tf.models.colour import apply_colour
+from lut_tf.models.preprocess import normalise
 from lut_tf.step import TrainableModel
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lut_tf import cli
 from lut_tf.analysis.views import _masked, describe
-from lut_tf.models.preprocess import SOLARIZE, Colour
+from lut_tf.models.colour import SOLARIZE, Colour
 
 DIGITS = ["--encoder.image_size", "32", "--encoder.patch_size", "4", "--optimizer.batch_size", "60"]
 

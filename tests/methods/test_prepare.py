@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lut_tf import LUT, MAE, MLPHead, PixelDecoder, ViTEncoder
-from lut_tf.models.preprocess import Colour, apply_colour, normalise
+from lut_tf.models.colour import Colour, apply_colour
+from lut_tf.models.preprocess import normalise
 
 
 def parts() -> dict[str, Any]:

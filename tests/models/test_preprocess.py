@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from lut_tf.models.preprocess import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour, denormalise, normalise
+from lut_tf.models.colour import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
+from lut_tf.models.preprocess import denormalise, normalise
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "augmentations.npz"
 

@@ -1,0 +1,1 @@
+"""Which images a step takes, and batches of their views."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-MAX_SEED = 2**31 - 1
+from lut_tf.config import Seed, check_value
+
 ROUNDS = 16
 """Rounds of the permutation's cipher. TensorFlow's 4 leave neighbours correlated (the share of four consecutive images
 with p0 - p1 - p2 + p3 = 0 is 16 % too high for N = 200); 16 pass what numpy's shuffle passes, at 0.1 µs an image.
@@ -22,16 +23,6 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
             f"optimizer.batch_size: {batch_size} must be from 1 to the {images} training images: change it"
         )
     return images // batch_size
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that does not fit beside the epoch.
-
-    Raises:
-        ValueError: the seed is outside 0 … 2^31 - 1.
-    """
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed: {seed} must be from 0 to {MAX_SEED}: choose another")
 
 
 def step_indices(
@@ -58,7 +49,6 @@ def step_indices(
         ValueError: the batch does not fit the data set or the hosts.
     """
     per_epoch = steps_per_epoch(images, batch_size)
-    check_seed(seed)
     if hosts < 1 or batch_size % hosts or not 0 <= host < hosts:
         raise ValueError(
             f"optimizer.batch_size: {batch_size} does not split over host {host} of {hosts}: make it a multiple"
@@ -78,7 +68,12 @@ def step_indices(
 def order_dataset(
     start_step: int, stop_step: int, *, images: int, batch_size: int, seed: int, host: int = 0, hosts: int = 1
 ) -> tf.data.Dataset:
-    """Return the data set of `step_indices` from `start_step` up to, not including, `stop_step`; starts in O(1)."""
+    """Return the data set of `step_indices` from `start_step` up to, not including, `stop_step`; starts in O(1).
+
+    Raises:
+        ValueError: as `step_indices`, or the seed is out of range.
+    """
+    check_value("seed", seed, Seed)
 
     def at(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return step_indices(step, images=images, batch_size=batch_size, seed=seed, host=host, hosts=hosts)

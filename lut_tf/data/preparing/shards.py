@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+from lut_tf.data.preparing.space import check_space
 from lut_tf.data.reading.folder import FolderListing, list_folder
-from lut_tf.data.preparing.prepare import check_space
 from lut_tf.startup import import_tensorflow, quieten_tensorflow
+from lut_tf.writing import remove_unfinished, replacing, write_text
 
 IMAGES = 1000
 MANIFEST = "manifest.json"
@@ -32,14 +34,14 @@ def write_shards(source: str, output: str, shards: int, workers: int) -> str:
     """Write the images of a folder, undecoded, into TFRecord files of `tf.train.Example`s.
 
     The features are `image/encoded`, `image/filename`, and with class folders `image/class/label` (from 0) and
-    `image/class/text`. The images are dealt out like cards, so that every file holds all classes. A file that is
-    whole (it stands in a `.done` note with its size) is kept when the command is started again.
+    `image/class/text`. File s of S takes every S-th image from number s on, so that every file holds all classes. A
+    file that is whole (it stands in a `.done` note with its size) is kept when the command is started again.
 
     Args:
         source: the folder, local or mounted.
         output: where `shard-00000-of-00042.tfrecord`, … and `manifest.json` are written.
         shards: how many files; 0: about 1,000 images each.
-        workers: processes.
+        workers: processes; 1: this one.
 
     Returns:
         a line that says what is ready and how to use it.
@@ -53,6 +55,7 @@ def write_shards(source: str, output: str, shards: int, workers: int) -> str:
     plan = _plan(listing, folder, shards)
     identity = {"source": str(Path(source).expanduser().absolute()), "images": count, "shards": shards}
     _begin(folder, identity | {"listing": _digest(listing)})
+    remove_unfinished(folder)
     notes = {shard.path: _done(shard) for shard in plan}
     todo = [shard for shard in plan if notes[shard.path] is None]
     check_space(folder, _bytes(todo))
@@ -63,7 +66,7 @@ def write_shards(source: str, output: str, shards: int, workers: int) -> str:
         + ([] if listing.classes is None else ["image/class/label", "image/class/text"]),
         "files": [{"file": Path(shard.path).name, **(notes[shard.path] or {})} for shard in plan],
     }
-    _write(folder / MANIFEST, manifest)
+    write_text(folder / MANIFEST, _json(manifest))
     label = "" if listing.classes is None else " --data.label_feature image/class/label"
     return (
         f"{count} images are ready in {shards} files, listed with their SHA-256 in {folder / MANIFEST}: "
@@ -98,7 +101,7 @@ def _begin(folder: Path, identity: dict[str, object]) -> None:
     elif any(folder.glob("*.tfrecord")):
         raise ValueError(f"--output={str(folder)!r} holds other TFRecord files: give another --output")
     else:
-        _write(note, identity)
+        write_text(note, _json(identity))
 
 
 def _done(shard: Shard) -> dict[str, object] | None:
@@ -116,7 +119,22 @@ def _bytes(plan: list[Shard]) -> int:
 
 
 def _run(todo: list[Shard], workers: int, total: int, notes: dict[str, dict[str, object] | None]) -> None:
-    """Write the files side by side, with a line of progress; a kill leaves whole files and one `.part` a worker."""
+    """Write the files side by side, with a line of progress; a kill leaves whole files, and unfinished ones apart."""
+    written = _written_here(todo) if workers == 1 else _written_by_processes(todo, workers)
+    for shard, note in written:
+        notes[shard.path] = note
+        ready = sum(note is not None for note in notes.values())
+        print(f"\r{ready} of {total} files written", end="", file=sys.stderr, flush=True)
+    if todo:
+        print(file=sys.stderr)
+
+
+def _written_here(todo: list[Shard]) -> Iterator[tuple[Shard, dict[str, object]]]:
+    for shard in todo:
+        yield shard, write_shard(shard)
+
+
+def _written_by_processes(todo: list[Shard], workers: int) -> Iterator[tuple[Shard, dict[str, object]]]:
     if not todo:
         return
     # New processes, not copies: a copy of one that has threads may hang.
@@ -124,13 +142,10 @@ def _run(todo: list[Shard], workers: int, total: int, notes: dict[str, dict[str,
         futures = {pool.submit(write_shard, shard): shard for shard in todo}
         try:
             for future in as_completed(futures):
-                notes[futures[future].path] = future.result()
-                ready = sum(note is not None for note in notes.values())
-                print(f"\r{ready} of {total} files written", end="", file=sys.stderr, flush=True)
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    print(file=sys.stderr)
 
 
 def write_shard(shard: Shard) -> dict[str, object]:
@@ -142,20 +157,20 @@ def write_shard(shard: Shard) -> dict[str, object]:
     import_tensorflow()
     import tensorflow as tf
 
-    part, unreadable, written = shard.path + ".part", [], 0
-    with tf.io.TFRecordWriter(part) as writer:
-        for number, file in enumerate(shard.files):
-            try:
-                content = Path(file).read_bytes()
-            except OSError:
-                unreadable.append(file)
-                continue
-            writer.write(_example(tf, content, file, number, shard))
-            written += 1
-    note: dict[str, object] = {"images": written, "bytes": os.path.getsize(part), "sha256": file_digest(part)}
+    path, unreadable, written = Path(shard.path), [], 0
+    with replacing(path) as part:
+        with tf.io.TFRecordWriter(str(part)) as writer:
+            for number, file in enumerate(shard.files):
+                try:
+                    content = Path(file).read_bytes()
+                except OSError:
+                    unreadable.append(file)
+                    continue
+                writer.write(_example(tf, content, file, number, shard))
+                written += 1
+        note: dict[str, object] = {"images": written, "bytes": part.stat().st_size, "sha256": file_digest(part)}
     note |= {"unreadable": unreadable} if unreadable else {}
-    os.replace(part, shard.path)
-    _write(Path(shard.path + ".done"), note)
+    write_text(Path(shard.path + ".done"), _json(note))
     return note
 
 
@@ -179,7 +194,5 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(path: Path, content: object) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+def _json(content: object) -> str:
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,1 @@
+"""Images from where they lie: listed without TensorFlow, read by index, damaged ones replaced."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lut_tf.writing import replacing
 
 Arrays = dict[str, NDArray[Any]]
 Stamps = dict[str, list[int]]
@@ -20,6 +22,13 @@ Stamps = dict[str, list[int]]
 FORMAT = 1
 SETTLED = 2.0
 """Seconds: what changed later than this before the listing may change again within one tick of the file system."""
+
+
+class Memory(NamedTuple):
+    """What to remember something by: its name, and what tells that it has changed."""
+
+    key: str
+    stamps: Stamps
 
 
 def cache_folder() -> Path:
@@ -47,14 +56,28 @@ def save(key: str, stamps: Stamps, arrays: Arrays) -> None:
     if any(stamp[0] > (time.time() - SETTLED) * 1e9 for stamp in stamps.values()):
         return
     about = np.array(json.dumps({"key": key, "format": FORMAT, "stamps": stamps}))
-    place = _place(key)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as file:
-            np.savez(file, about=about, **arrays)  # type: ignore[arg-type]
-        os.replace(file.name, place)
+        with replacing(_place(key)) as path:
+            np.savez(path, about=about, **arrays)  # type: ignore[arg-type]
     except OSError:
         return  # the listing is made again next time
+
+
+def file_stamps(files: Sequence[str]) -> Stamps:
+    """Return what tells that one of some local files has changed."""
+    return {file: [(found := os.stat(file)).st_mtime_ns, found.st_size] for file in files}
+
+
+def remembered(memory: Memory | None, find: Callable[[], Arrays]) -> Arrays:
+    """Return what was found out before under this memory's key and stamps, else what `find` finds out now."""
+    if memory is None:
+        return find()
+    known = load(memory.key)
+    if known is not None and known[0] == memory.stamps:
+        return known[1]
+    arrays = find()
+    save(memory.key, memory.stamps, arrays)
+    return arrays
 
 
 class Texts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -20,16 +20,8 @@ from lut_tf.data.reading.decode import (
     same_class,
     with_fallback,
 )
-from lut_tf.data.reading.records import (
-    FOOTER,
-    HEADER,
-    RecordIndex,
-    file_stamps,
-    index_records,
-    is_remote,
-    named,
-    record_files,
-)
+from lut_tf.data.reading.features import feature_names, feature_values, label_of
+from lut_tf.data.reading.records import FOOTER, HEADER, RecordIndex, RecordListing, list_records, named, record_files
 
 IMAGE_FEATURES = ("image/encoded", "image")
 """Where an image's bytes are looked for when no feature is named."""
@@ -100,23 +92,18 @@ class TFRecords:
         return named(self.index, index)
 
 
-def _feature(example: Any, name: str) -> Any:
-    feature = example.features.feature[name]
-    return getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
-
-
 class ExampleSource:
     """Images by their encoded bytes in `tf.train.Example`s; damaged ones are replaced as in `ImageFolder`.
 
     Args:
         records: where the examples come from.
         image_feature: the feature that holds an image's bytes; None: `image/encoded` or `image`, whichever there is.
-        label_feature: the feature of its class number; None: no labels. Labels need one reading of everything.
+        label_feature: the feature of its class number; None: no labels.
         classes: class names, or None.
         damaged_share: the run stops, with the list, when more than this share of the examples gives no image.
         setting: the setting that errors name.
-        key: remembers the labels under this name, for `stamps`; None: they are read each time.
-        stamps: what tells that the examples have changed.
+        labels: class numbers int32 (N,), where they are known; None: they cost one reading of everything.
+        memory: remembers labels that were read; None: they are read each time.
 
     Raises:
         ValueError: the first example has no such feature, or the feature holds something else.
@@ -130,8 +117,8 @@ class ExampleSource:
         classes: list[str] | None = None,
         damaged_share: float = 0.05,
         setting: str = "data.path",
-        key: str | None = None,
-        stamps: cache.Stamps | None = None,
+        labels: NDArray[np.int32] | None = None,
+        memory: cache.Memory | None = None,
     ) -> None:
         self.records, self.classes = records, classes
         self.damage = DamageLog(len(records), damaged_share, setting)
@@ -140,7 +127,7 @@ class ExampleSource:
         self.labels: NDArray[np.int32] | None = None
         if label_feature is not None:
             feature = _choose("data.label_feature", label_feature, present)
-            self.labels = self._labels(feature, key and f"{key} {feature}", stamps or {})
+            self.labels = self._read_labels(feature, memory) if labels is None else labels
 
     def __len__(self) -> int:
         return len(self.records)
@@ -159,8 +146,7 @@ class ExampleSource:
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         try:
-            example = tf.train.Example.FromString(self.records.read(index))
-            content = _feature(example, self._image_feature)[0]
+            content = feature_values(self.records.read(index), self._image_feature)[0]
         except (DecodeError, IndexError):  # no example, or one without the feature
             raise ImageFault("damaged record") from None
         if not content or not isinstance(content, bytes):
@@ -170,27 +156,17 @@ class ExampleSource:
     def _first_features(self) -> list[str]:
         for index in range(min(len(self), 100)):
             try:
-                return sorted(tf.train.Example.FromString(self.records.read(index)).features.feature)
+                return feature_names(self.records.read(index))
             except (ImageFault, DecodeError):
                 continue  # damaged: the next may tell
         raise ValueError(f"{self.damage.setting}: holds no tf.train.Example: give files of serialised tf.train.Example")
 
-    def _labels(self, feature: str, key: str | None, stamps: cache.Stamps) -> NDArray[np.int32]:
-        known = cache.load(key) if key else None
-        if known is not None and known[0] == stamps:
-            return known[1]["labels"]
-        labels = np.fromiter((_label(example, feature) for example in self.records.unchecked()), np.int32, len(self))
-        if key:
-            cache.save(key, stamps, {"labels": labels})
-        return labels
+    def _read_labels(self, feature: str, memory: cache.Memory | None) -> NDArray[np.int32]:
+        def find() -> cache.Arrays:
+            found = (label_of(example, feature) for example in self.records.unchecked())
+            return {"labels": np.fromiter(found, np.int32, len(self))}
 
-
-def _label(example: bytes, feature: str) -> int:
-    """Return an example's class, -1 where it is damaged."""
-    try:
-        return int(_feature(tf.train.Example.FromString(example), feature)[0])
-    except (DecodeError, IndexError, ValueError):
-        return -1
+        return cache.remembered(memory and cache.Memory(f"{memory.key} {feature}", memory.stamps), find)["labels"]
 
 
 def _choose(setting: str, wanted: str | None, present: list[str]) -> str:
@@ -212,16 +188,27 @@ def open_tfrecord(
     """Open the TFRecord files that a glob finds.
 
     Raises:
-        FileNotFoundError, ValueError: as `record_files`, `index_records` and `ExampleSource`.
+        FileNotFoundError, ValueError: as `record_files`, `list_records` and `ExampleSource`.
     """
-    files = record_files(pattern, setting)
-    local = not any(map(is_remote, files))
+    return open_records(
+        list_records(record_files(pattern, setting), label_feature), image_feature, damaged_share, setting
+    )
+
+
+def open_records(
+    listing: RecordListing, image_feature: str | None, damaged_share: float = 0.05, setting: str = "data.path"
+) -> ExampleSource:
+    """Open the TFRecord files of a listing.
+
+    Raises:
+        ValueError: as `ExampleSource`.
+    """
     return ExampleSource(
-        TFRecords(index_records(files)),
+        TFRecords(listing.index),
         image_feature,
-        label_feature,
+        listing.label_feature,
         damaged_share=damaged_share,
         setting=setting,
-        key=f"labels {files}" if local else None,
-        stamps=file_stamps(files) if local else None,
+        labels=listing.labels,
+        memory=None if listing.stamps is None else cache.Memory(f"labels {listing.index.files}", listing.stamps),
     )

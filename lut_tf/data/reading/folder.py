@@ -1,4 +1,4 @@
-"""Finding the image files of a data set: checks and listings that need neither TensorFlow nor a decoder."""
+"""Finding the image files of a folder, which on this machine needs neither TensorFlow nor a decoder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lut_tf.config import DataConfig
 from lut_tf.data.reading import cache
 from lut_tf.data.reading.cache import Arrays, Stamps, Texts
-from lut_tf.data.reading.records import count_records, is_remote, remote_errors
+from lut_tf.data.reading.remote import is_remote, remote_errors
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
-DIGITS_COUNTS = {"train": 1197, "validation": 300, "heldout": 300}
 
 
 class FolderListing(NamedTuple):
@@ -30,6 +28,16 @@ class FolderListing(NamedTuple):
     files: Texts
     labels: NDArray[np.int32] | None
     classes: list[str] | None
+
+    @property
+    def images(self) -> int:
+        """Number of image files."""
+        return len(self.files)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are class folders."""
+        return self.labels is not None
 
 
 def _unusable(setting: str, path: object, what: str, remedy: str) -> str:
@@ -195,43 +203,3 @@ def _listed(walk: _Walk, root: str, path: object) -> Arrays:
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     named = np.array(json.dumps(None if flat else classes))
     return {"blob": texts.blob, "ends": texts.ends, "labels": labels, "classes": named}
-
-
-def check_data(data: DataConfig) -> None:
-    """Refuse settings that contradict each other.
-
-    Raises:
-        ValueError: what the source needs is missing, something is given in vain, or `data.parallel_calls` is not
-            positive.
-    """
-    if data.source in ("image_folder", "tfrecord") and not data.path:
-        raise ValueError(f"data.path: null with data.source {data.source!r}: give the training images")
-    if data.source == "tfds" and not data.name:
-        raise ValueError("data.name: null with data.source 'tfds': give the data set's name")
-    if data.source == "digits":
-        for setting, value in (("data.path", data.path), ("data.evaluation_path", data.evaluation_path)):
-            if value is not None:
-                raise ValueError(
-                    f"{setting}: {value!r} is not used by data.source 'digits': set data.source=image_folder"
-                )
-    if data.parallel_calls is not None and data.parallel_calls < 1:
-        raise ValueError(
-            f"data.parallel_calls: {data.parallel_calls} must be at least 1, or null to let tf.data choose"
-        )
-
-
-def count_images(data: DataConfig) -> int:
-    """Return the number of training images without reading one; TensorFlow is imported for `tfds` only.
-
-    Raises:
-        FileNotFoundError, ValueError: as `check_data` and the source.
-    """
-    check_data(data)
-    if data.source == "digits":
-        return DIGITS_COUNTS["train"]
-    if data.source == "tfds":
-        from lut_tf.data.reading.public import builder_of, split_of
-
-        return split_of(builder_of(str(data.name), data.path), data.split).num_examples
-    assert data.path is not None
-    return count_records(data.path) if data.source == "tfrecord" else len(list_folder(data.path).files)

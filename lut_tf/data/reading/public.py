@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from lut_tf.data.reading import cache
 from lut_tf.data.reading.decode import ImageFault
 from lut_tf.data.reading.examples import ExampleSource, Records, TFRecords
-from lut_tf.data.reading.records import chosen, file_stamps, index_records, is_remote
+from lut_tf.data.reading.records import RecordListing, chosen, list_records
+from lut_tf.data.reading.remote import is_remote
 
 
 class ArrayRecords:
@@ -90,56 +92,101 @@ def builder_of(name: str, data_dir: str | None) -> Any:
     return builder
 
 
-def split_of(builder: Any, split: str, setting: str = "data.split") -> Any:
-    """Return a split's description, slices such as `train[:90%]` too.
+class SplitListing(NamedTuple):
+    """A split of a prepared data set, before it is opened.
 
-    Raises:
-        ValueError: there is no such split.
+    Attributes:
+        name: the data set's name.
+        parts: its files: path, number of the first record to take, how many to take.
+        image: the feature that holds an image's bytes.
+        label: the feature of its class number, or None.
+        classes: class names, or None.
+        records: where the records of TFRecord files are; None for array_record files, which know that themselves.
     """
-    try:
-        return builder.info.splits[split]
-    except (KeyError, ValueError):
-        known = ", ".join(builder.info.splits)
-        raise ValueError(f"{setting}={split!r} is no split of {builder.info.name}: give one of {known}") from None
+
+    name: str
+    parts: list[tuple[str, int, int]]
+    image: str
+    label: str | None
+    classes: list[str] | None
+    records: RecordListing | None
+
+    @property
+    def images(self) -> int:
+        """Number of examples."""
+        return sum(take for _, _, take in self.parts)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data set has class numbers."""
+        return self.label is not None
 
 
-def open_tfds(builder: Any, split: str, damaged_share: float = 0.05, setting: str = "data.split") -> ExampleSource:
-    """Open a split of a prepared data set; labels are there if it has them.
+def list_splits(builder: Any, splits: Sequence[tuple[str, str]]) -> list[SplitListing]:
+    """Find the records of some splits of a prepared data set; a file of several splits is looked at once.
 
     Args:
         builder: from `builder_of`.
-        split: name or slice of a split.
+        splits: name or slice of each split, and the setting that errors name.
+
+    Raises:
+        ValueError: there is no such split, it is empty, or the data set has no images.
+    """
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features)
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    labels = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    parts = [_parts(builder, split, setting) for split, setting in splits]
+    if not images:
+        raise ValueError(f"data.name={builder.info.name!r} holds no images ({', '.join(features)}): give another")
+    label = labels[0] if labels else None
+    records: RecordListing | None = None
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        records = list_records(sorted({file for split in parts for file, _, _ in split}), label)
+    classes = None if label is None else list(features[label].names)
+    return [
+        SplitListing(builder.info.name, split, images[0], label, classes, records and chosen(records, split))
+        for split in parts
+    ]
+
+
+def _parts(builder: Any, split: str, setting: str) -> list[tuple[str, int, int]]:
+    try:
+        wanted = builder.info.splits[split]
+    except (KeyError, ValueError):
+        known = ", ".join(builder.info.splits)
+        raise ValueError(f"{setting}={split!r} is no split of {builder.info.name}: give one of {known}") from None
+    parts = [(str(part.filename), part.skip, part.take) for part in wanted.file_instructions]
+    if sum(take for _, _, take in parts) == 0:
+        raise ValueError(f"{setting}={split!r} of {builder.info.name} is empty: give another")
+    return parts
+
+
+def open_split(listing: SplitListing, damaged_share: float = 0.05, setting: str = "data.split") -> ExampleSource:
+    """Open a split of a prepared data set; labels are there if it has them.
+
+    Args:
+        listing: from `list_splits`.
         damaged_share: as in `ExampleSource`.
         setting: the setting that errors name.
 
     Raises:
-        ValueError: there is no such split, or the data set has no images.
+        ValueError: as `ExampleSource`.
     """
-    import tensorflow_datasets as tfds
-
-    wanted = split_of(builder, split, setting)
-    features = dict(builder.info.features)
-    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
-    labels = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
-    if not images:
-        raise ValueError(f"data.name={builder.info.name!r} holds no images ({', '.join(features)}): give another")
-    parts = [(str(part.filename), part.skip, part.take) for part in wanted.file_instructions]
-    if sum(take for _, _, take in parts) == 0:
-        raise ValueError(f"{setting}={split!r} of {builder.info.name} is empty: give another")
-    files = sorted({file for file, _, _ in parts})
-    records: Records
-    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-        records = ArrayRecords(parts)
-    else:
-        records = TFRecords(chosen(index_records(files), parts))
-    local = not any(map(is_remote, files))
+    found, files = listing.records, sorted({file for file, _, _ in listing.parts})
+    records: Records = ArrayRecords(listing.parts) if found is None else TFRecords(found.index)
+    memory = None
+    if not any(map(is_remote, files)):
+        stamps = cache.file_stamps(files) if found is None or found.stamps is None else found.stamps
+        memory = cache.Memory(f"tfds {listing.parts}", stamps)
     return ExampleSource(
         records,
-        images[0],
-        labels[0] if labels else None,
-        list(features[labels[0]].names) if labels else None,
+        listing.image,
+        listing.label,
+        listing.classes,
         damaged_share,
         setting,
-        key=f"tfds {parts}" if local else None,
-        stamps=file_stamps(files) if local else None,
+        labels=None if found is None else found.labels,
+        memory=memory,
     )

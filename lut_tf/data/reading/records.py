@@ -1,7 +1,8 @@
 """TFRecord files read by index: where each record begins is found out once, so that any order starts anywhere at once.
 
 A record is 8 bytes of length, 4 of the length's checksum, the data, 4 of the data's checksum. Finding where records
-begin touches 12 bytes a record and needs no TensorFlow; labels need one reading of everything. Both are remembered.
+begin touches 12 bytes a record and needs no TensorFlow, and is remembered. Files of TensorFlow's file systems are read
+whole, once, and their labels are taken in the same pass.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import logging
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lut_tf.data.reading import cache
-from lut_tf.data.reading.cache import Stamps
-from lut_tf.startup import import_tensorflow
+from lut_tf.data.reading.cache import Arrays, Stamps
+from lut_tf.data.reading.remote import is_remote, remote_errors
 
 LOGGER = logging.getLogger(__name__)
 HEADER, FOOTER = 12, 4
@@ -45,28 +46,37 @@ class RecordIndex(NamedTuple):
     length: NDArray[np.int64]
 
 
-def is_remote(path: str) -> bool:
-    """Tell a path of one of TensorFlow's file systems (`gs://…`) from one of this machine."""
-    return "://" in path
+@dataclass(frozen=True)
+class RecordListing:
+    """What is found out about some TFRecord files before they are opened.
 
-
-@contextmanager
-def remote_errors(path: str, setting: str) -> Iterator[Any]:
-    """Give TensorFlow, started quietly; what its file systems fail with becomes one line.
-
-    Raises:
-        FileNotFoundError, ValueError: there is nothing at `path`, or it cannot be read.
+    Attributes:
+        index: where their N records are.
+        label_feature: the feature of the class number, or None.
+        labels: class numbers int32 (N,), -1 where a record is damaged; None: there are none, or they are still to be
+            read, as those of local files.
+        stamps: what tells that the files have changed; None for those that are not on this machine.
     """
-    import_tensorflow()
-    import tensorflow as tf
 
-    try:
-        yield tf
-    except tf.errors.NotFoundError:
-        raise FileNotFoundError(f"{setting}: {path!r} does not exist: give what TensorFlow can find") from None
-    except tf.errors.OpError as error:
-        why = " ".join(error.message.split())[:200]
-        raise ValueError(f"{setting}: {path!r} cannot be read ({why}): give what TensorFlow can read") from None
+    index: RecordIndex
+    label_feature: str | None
+    labels: NDArray[np.int32] | None
+    stamps: Stamps | None
+
+    @property
+    def images(self) -> int:
+        """Number of records N."""
+        return len(self.index.file)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the records have class numbers."""
+        return self.label_feature is not None
+
+    @property
+    def classes(self) -> None:
+        """Class names, which TFRecord files do not have."""
+        return None
 
 
 def record_files(pattern: str, setting: str = "data.path") -> list[str]:
@@ -135,27 +145,30 @@ def _scan(path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.array(starts[:count], np.int64), rows[:count, :8].copy().view("<i8")[:, 0]
 
 
-def file_stamps(files: Sequence[str]) -> Stamps:
-    """Return what tells that one of some local files has changed."""
-    return {file: [(found := os.stat(file)).st_mtime_ns, found.st_size] for file in files}
+def list_records(files: Sequence[str], label_feature: str | None = None) -> RecordListing:
+    """Find the records of local or remote TFRecord files; of local ones it is remembered while they do not change.
 
-
-def index_records(files: Sequence[str]) -> RecordIndex:
-    """Find the records of local or remote TFRecord files; what was found out is remembered while they do not change.
+    Args:
+        files: paths, all local or all remote.
+        label_feature: the feature of the class number, which is taken in passing where a whole file is read anyway.
 
     Raises:
         ValueError: a file is compressed or no TFRecord file.
     """
     if any(map(is_remote, files)):
-        return _joined(files, [_scan_remote(file) for file in files])
-    key, stamps = f"tfrecord {list(files)}", file_stamps(files)
-    known = cache.load(key)
-    if known is not None and known[0] == stamps:
-        arrays = known[1]
-        return RecordIndex(list(files), arrays["number"], arrays["start"], arrays["length"])
-    index = _joined(files, [_scan(file) for file in files])
-    cache.save(key, stamps, {"number": index.file, "start": index.start, "length": index.length})
-    return index
+        found = [_scan_remote(file, label_feature) for file in files]
+        index = _joined(files, [(starts, lengths) for starts, lengths, _ in found])
+        labels = None if label_feature is None else np.concatenate([labels for _, _, labels in found])
+        return RecordListing(index, label_feature, labels, None)
+    stamps = cache.file_stamps(files)
+
+    def find() -> Arrays:
+        index = _joined(files, [_scan(file) for file in files])
+        return {"number": index.file, "start": index.start, "length": index.length}
+
+    arrays = cache.remembered(cache.Memory(f"tfrecord {list(files)}", stamps), find)
+    index = RecordIndex(list(files), arrays["number"], arrays["start"], arrays["length"])
+    return RecordListing(index, label_feature, None, stamps)
 
 
 def _joined(files: Sequence[str], found: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> RecordIndex:
@@ -164,36 +177,44 @@ def _joined(files: Sequence[str], found: list[tuple[NDArray[np.int64], NDArray[n
     return RecordIndex(list(files), numbers, starts, lengths)
 
 
-def _scan_remote(path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _scan_remote(
+    path: str, label_feature: str | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Read a whole file of one of TensorFlow's file systems: small reads there cost more than large ones.
+
+    Returns:
+        starts, lengths, and labels, of which there are none without a feature.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be read, or does not even begin with a record.
     """
     found: list[int] = []
+    labels: list[int] = []
     with remote_errors(path, "data.path") as tf:
+        from lut_tf.data.reading.features import label_of  # imports TensorFlow
+
         try:
-            for record in tf.data.TFRecordDataset(path):
-                found.append(len(record.numpy()))
+            for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+                found.append(len(record))
+                if label_feature is not None:
+                    labels.append(label_of(record, label_feature))
         except tf.errors.DataLossError:
             if not found:
                 raise ValueError(f"data.path: {path!r} is no TFRecord file: give uncompressed TFRecord files") from None
             LOGGER.warning("data.path: %s is damaged: its first %d records are used", path, len(found))
     lengths = np.array(found, np.int64)
     sizes = lengths + (HEADER + FOOTER)
-    return np.cumsum(sizes) - sizes, lengths
+    return np.cumsum(sizes) - sizes, lengths, np.array(labels, np.int32)
 
 
-def count_records(pattern: str) -> int:
-    """Return the number of records that a glob finds; imports TensorFlow only for its own file systems."""
-    return len(index_records(record_files(pattern)).file)
-
-
-def chosen(index: RecordIndex, parts: Sequence[tuple[str, int, int]]) -> RecordIndex:
+def chosen(listing: RecordListing, parts: Sequence[tuple[str, int, int]]) -> RecordListing:
     """Keep, of the files named, `take` records from number `skip` on: (file, skip, take) for each part."""
+    index, labels, stamps = listing.index, listing.labels, listing.stamps
     first = {file: int(np.searchsorted(index.file, number)) for number, file in enumerate(index.files)}
-    places = np.concatenate([first[file] + np.arange(skip, skip + take) for file, skip, take in parts])
-    return RecordIndex(index.files, index.file[places], index.start[places], index.length[places])
+    numbers = np.concatenate([first[file] + np.arange(skip, skip + take) for file, skip, take in parts])
+    kept = RecordIndex(index.files, index.file[numbers], index.start[numbers], index.length[numbers])
+    own = None if stamps is None else {file: stamps[file] for file in sorted({file for file, _, _ in parts})}
+    return RecordListing(kept, listing.label_feature, None if labels is None else labels[numbers], own)
 
 
 def named(index: RecordIndex, record: int) -> str:

@@ -20,8 +20,11 @@ from lut_tf.data.reading.decode import (
     same_class,
     with_fallback,
 )
-from lut_tf.data.reading.examples import open_tfrecord
-from lut_tf.data.reading.folder import DIGITS_COUNTS, check_data, list_folder
+from lut_tf.data.reading.examples import open_records
+from lut_tf.data.reading.folder import FolderListing, list_folder
+from lut_tf.data.reading.listing import Listing, list_data
+from lut_tf.data.reading.public import SplitListing, open_split
+from lut_tf.data.reading.records import RecordListing
 
 
 class Source(Protocol):
@@ -93,7 +96,6 @@ def digits(part: Literal["train", "validation", "heldout"]) -> ArraySource:
         chosen["heldout"] += members[30:60]
         chosen["train"] += members[60:]
     index = np.sort(chosen[part])
-    assert len(index) == DIGITS_COUNTS[part]
     gray = np.round(pixels[index].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     return ArraySource(np.repeat(gray, 3, axis=3), target[index].astype(np.int32), [str(i) for i in range(10)])
 
@@ -106,7 +108,7 @@ class ImageFolder:
     an unlabelled folder: of all files), so that shapes, labels and all other examples stay as they are; see `damage`.
 
     Args:
-        path: the folder.
+        path: the folder, or what `list_folder` has found in one.
         apply_exif: turn images as their EXIF orientation says (all are then read by Pillow, which is slower).
         damaged_share: the run stops, with the list, when more than this share of the files cannot be read.
         setting: the setting that errors name.
@@ -117,12 +119,12 @@ class ImageFolder:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | FolderListing,
         apply_exif: bool = False,
         damaged_share: float = 0.05,
         setting: str = "data.path",
     ) -> None:
-        listing = list_folder(path, setting)
+        listing = path if isinstance(path, FolderListing) else list_folder(path, setting)
         self.labels, self.classes, self.files = listing.labels, listing.classes, listing.files
         self.damage = DamageLog(len(self.files), damaged_share, setting)
         self._apply_exif = apply_exif
@@ -159,48 +161,29 @@ class Parts(NamedTuple):
     heldout: Source | None
 
 
-def open_sources(data: DataConfig) -> Parts:
+def open_sources(data: DataConfig, listing: Listing | None = None) -> Parts:
     """Open what `data` names.
 
+    Args:
+        data: the settings.
+        listing: what `list_data` has found for them, which is not listed again; None: it is listed now.
+
     Raises:
-        FileNotFoundError, ValueError: as `check_data` and the source, or the evaluation images have other classes.
+        FileNotFoundError, ValueError: as `list_data` and the source.
     """
-    check_data(data)
-    if data.source == "digits":
+    listing = list_data(data) if listing is None else listing
+    if listing.train is None:
         return Parts(digits("train"), digits("validation"), digits("heldout"))
-    train, validation = _opened(data)
-    if validation is not None:
-        _check_classes(train, validation, data)
+    training, evaluation = ("split", "evaluation_split") if data.source == "tfds" else ("path", "evaluation_path")
+    train, validation = _opened(listing.train, data, f"data.{training}"), None
+    if listing.evaluation is not None:
+        validation = _opened(listing.evaluation, data, f"data.{evaluation}")
     return Parts(train, validation, None)
 
 
-def _opened(data: DataConfig) -> tuple[Source, Source | None]:
-    share, path, evaluation = data.damaged_share, str(data.path), data.evaluation_path
-    setting = "data.evaluation_path"
-    if data.source == "image_folder":
-        folder = ImageFolder(path, damaged_share=share)
-        return folder, ImageFolder(evaluation, damaged_share=share, setting=setting) if evaluation else None
-    if data.source == "tfrecord":
-        features = data.image_feature, data.label_feature
-        records = open_tfrecord(path, *features, share)
-        return records, open_tfrecord(evaluation, *features, share, setting) if evaluation else None
-    from lut_tf.data.reading.public import builder_of, open_tfds  # seconds to import, needed by no other source
-
-    builder, split = builder_of(str(data.name), data.path), data.evaluation_split
-    held = open_tfds(builder, split, share, "data.evaluation_split") if split else None
-    return open_tfds(builder, data.split, share), held
-
-
-def _check_classes(train: Source, validation: Source, data: DataConfig) -> None:
-    setting, value = "data.evaluation_path", data.evaluation_path
-    if data.source == "tfds":
-        setting, value = "data.evaluation_split", data.evaluation_split
-    start = f"{setting}: {value!r}"
-    for source, path in ((train, data.path), (validation, value)):
-        if source.labels is None:
-            how = "sort it into class folders" if data.source == "image_folder" else "give data.label_feature"
-            raise ValueError(f"{start} is for labelled images, but {path!r} is flat: {how}")
-    if train.classes != validation.classes:
-        odd = sorted(set(train.classes or []) ^ set(validation.classes or []))
-        names = ", ".join(odd[:5])
-        raise ValueError(f"{start} and data.path {data.path!r} differ in {len(odd)} classes ({names}): make them equal")
+def _opened(listing: FolderListing | RecordListing | SplitListing, data: DataConfig, setting: str) -> Source:
+    if isinstance(listing, FolderListing):
+        return ImageFolder(listing, damaged_share=data.damaged_share, setting=setting)
+    if isinstance(listing, RecordListing):
+        return open_records(listing, data.image_feature, data.damaged_share, setting)
+    return open_split(listing, data.damaged_share, setting)

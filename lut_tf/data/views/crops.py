@@ -1,8 +1,4 @@
-"""What a run sees of an image: crops, flips and colour decisions, on the host, from uniform numbers.
-
-Every random decision of an example comes from one row of numbers keyed by (seed, epoch, example), so that it does not
-depend on batches, hosts, threads or where the run was started.
-"""
+"""What a run sees of an image: crops and flips, on the host, from uniform numbers (see `draws`)."""
 
 from __future__ import annotations
 
@@ -13,12 +9,9 @@ import tensorflow as tf
 
 from lut_tf.config import ViewsConfig
 from lut_tf.data.views.resize import Places, resized
-from lut_tf.models.preprocess import Colour
 
 ATTEMPTS = 10
 VIEW_DRAWS = 2 * ATTEMPTS + 3  # areas and shapes to try, top, left, flip
-COLOUR_DRAWS = 11  # jitter or not, four factors, four sort keys, which of three, blur radius
-DRAWS = 2 * VIEW_DRAWS + COLOUR_DRAWS
 ASPECT = (3 / 4, 4 / 3)
 SMALL = 64  # up to this size evaluation shows whole images
 
@@ -32,42 +25,6 @@ class View(NamedTuple):
 
     image: tf.Tensor
     geometry: tf.Tensor
-
-
-def check_views(views: ViewsConfig, image_size: int) -> None:
-    """Refuse views that cannot be cut.
-
-    Raises:
-        ValueError: a setting is out of range.
-    """
-    low, high = views.scale
-    least, most = views.blur_radius
-    conditions = [
-        ("padding", 0 <= 2 * views.padding < image_size, f"from 0 to below half the image size {image_size}"),
-        ("scale", 0 < low <= high <= 1, "two rising numbers in 0 … 1"),
-        ("jitter_probability", 0 <= views.jitter_probability <= 1, "in 0 … 1"),
-        ("brightness", views.brightness >= 0, "at least 0"),
-        ("contrast", views.contrast >= 0, "at least 0"),
-        ("saturation", views.saturation >= 0, "at least 0"),
-        ("hue", 0 <= views.hue <= 0.5, "in 0 … 0.5"),
-        ("blur_radius", 0 < least <= most, "two rising numbers above 0"),
-    ]
-    for name, holds, meaning in conditions:
-        if not holds:
-            raise ValueError(f"views.{name}: {getattr(views, name)!r} must be {meaning}: change it")
-
-
-def draw(seed: int, epoch: tf.Tensor, index: tf.Tensor, noise_length: int) -> tf.Tensor:
-    """Return the example's uniform numbers in [0, 1), float32 (DRAWS + noise_length,); `epoch`, `index` int64 scalars.
-
-    One call for everything: small operations are what costs time on small images. The two words of the key are
-    (seed, epoch) and the example; the generator scrambles them.
-    """
-    key = tf.stack([tf.constant(seed << 32, tf.int64) + epoch, index])
-    return tf.random.stateless_uniform([DRAWS + noise_length], key, alg="philox")
-
-
-# ---------------------------------------------------------------------------------------------------------- geometry
 
 
 def _short_side(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -160,7 +117,7 @@ def training_views(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsCo
 
     Args:
         image: uint8 (h, w, 3).
-        draws: float32 (≥ DRAWS,), from `draw`.
+        draws: float32 (≥ count · VIEW_DRAWS,), uniform in [0, 1).
         size: side S of a view in pixels.
         views: which crop, and its settings.
         count: 1 or 2 views; the first does not depend on it.
@@ -191,34 +148,3 @@ def _centre(image: tf.Tensor, size: int, short: int) -> tf.Tensor:
     whole = (tf.range(size), tf.range(size))
     (view,) = resized(image, full, start, tf.constant([size, size]), [whole], size)
     return tf.ensure_shape(view, [size, size, 3])
-
-
-# ------------------------------------------------------------------------------------------------------------ colour
-
-
-def colour_decisions(draws: tf.Tensor, views: ViewsConfig) -> tf.Tensor:
-    """Return the colour decisions of view 2, float32 (B, 11), columns as in `Colour`, from draws (B, ≥ DRAWS)."""
-    numbers = draws[:, 2 * VIEW_DRAWS : DRAWS]
-    jitter = numbers[:, 0] < views.jitter_probability
-
-    def factor(column: int, centre: float, strength: float) -> tf.Tensor:
-        low, high = max(centre - strength, 0.0) if centre else -strength, centre + strength
-        return tf.where(jitter, low + (high - low) * numbers[:, column], centre)
-
-    places = tf.cast(tf.argsort(tf.argsort(numbers[:, 5:9])), tf.float32)
-    choice = 1.0 + tf.minimum(tf.floor(3.0 * numbers[:, 9]), 2.0)
-    least, most = views.blur_radius
-    decisions = Colour(
-        brightness=factor(1, 1.0, views.brightness),
-        contrast=factor(2, 1.0, views.contrast),
-        saturation=factor(3, 1.0, views.saturation),
-        hue=factor(4, 0.0, views.hue),
-        brightness_at=places[:, 0],
-        contrast_at=places[:, 1],
-        saturation_at=places[:, 2],
-        hue_at=places[:, 3],
-        choice=choice if views.one_of_three else tf.zeros_like(choice),
-        solarize_threshold=tf.fill(tf.shape(choice), float(views.solarize_threshold)),
-        blur_radius=least + (most - least) * numbers[:, 10],
-    )
-    return tf.stack(decisions, axis=1)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lut_tf.models.preprocess import LUMA
+from lut_tf.models.colour import LUMA
 
 FILL = 124.0, 116.0, 104.0  # ImageNet's mean colour
 APPLIED = 0.5
@@ -113,15 +113,18 @@ def rand_augment(
         uint8 (S, S, 3).
     """
     known = list(operations().values())
+
+    @tf.function  # traced once, however many operations are drawn
+    def apply(images: tf.Tensor, which: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
+        branches = [lambda f=f: tf.cast(f(images, level, sign), tf.float32) for f in known]
+        changed = tf.switch_case(which, [*branches, lambda: images])
+        return tf.clip_by_value(tf.round(changed), 0.0, 255.0)
+
     images = tf.cast(image, tf.float32)[tf.newaxis]
     for number in range(draws.shape[0]):
         which, whether, direction = tf.unstack(draws[number])
         level = tf.clip_by_value(magnitude + deviation * normals[number], 0.0, 10.0) / 10.0
         sign = tf.where(direction < 0.5, -1.0, 1.0)
-        branches = [lambda f=f, x=images, level=level, sign=sign: tf.cast(f(x, level, sign), tf.float32) for f in known]
         chosen = tf.cast(which * len(known), tf.int32)
-        changed = tf.switch_case(
-            tf.where(whether < APPLIED, chosen, len(known)), [*branches, lambda images=images: images]
-        )
-        images = tf.clip_by_value(tf.round(changed), 0.0, 255.0)
+        images = apply(images, tf.where(whether < APPLIED, chosen, len(known)), level, sign)
     return tf.ensure_shape(tf.cast(images[0], tf.uint8), image.shape)

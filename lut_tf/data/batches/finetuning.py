@@ -1,0 +1,80 @@
+"""Batches of fine-tuning: random resized crop and flip, RandAugment, random erasing, mixup or cutmix.
+
+All of it is keyed by seed, epoch and image, mixing by seed and step: a batch is a pure function of its position.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from lut_tf.config import FinetuneViews, ViewsConfig, validate
+from lut_tf.data.batches.pipeline import finished, in_steps
+from lut_tf.data.reading.sources import Source
+from lut_tf.data.views.crops import training_views
+from lut_tf.data.views.draws import draw, split
+from lut_tf.data.views.mixing import ERASING_DRAWS, erase, mix
+from lut_tf.data.views.rand_augment import rand_augment
+from lut_tf.models.preprocess import normalise
+
+
+def finetuning_dataset(
+    source: Source,
+    *,
+    classes: int,
+    batch_size: int,
+    image_size: int,
+    views: FinetuneViews,
+    seed: int,
+    steps: int,
+    start_step: int = 0,
+    parallel_calls: int | None = None,
+    host: int = 0,
+    hosts: int = 1,
+) -> tf.data.Dataset:
+    """Return the batches of steps `start_step` up to, not including, `steps`: a pure function of the arguments.
+
+    Args:
+        source: labelled images.
+        classes: number of classes C.
+        batch_size: images B of a step over all hosts; this host yields B / hosts of them, and mixes among these.
+        image_size: side S of a view.
+        views: what is done to the images.
+        seed: 0 … 2^31 - 1.
+        steps: where the run ends, counted from its beginning.
+        start_step: where to begin.
+        parallel_calls: images made at the same time; None lets tf.data choose.
+        host: number of this host.
+        hosts: number of hosts.
+
+    Returns:
+        pairs of normalised images float32 (B, S, S, 3) and targets float32 (B, C), which sum to 1.
+
+    Raises:
+        ValueError: the source has no labels, or a setting is out of range.
+    """
+    validate(views, "views")
+    if source.labels is None:
+        raise ValueError("data: the images have no labels, which fine-tuning needs: give a labelled source")
+    crop, labels = ViewsConfig(crop="random_resized", scale=views.scale), tf.constant(source.labels)
+    count = views.operations
+
+    def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        draws = split(draw(seed, epoch, index, 3 * count + ERASING_DRAWS))
+        (view,) = training_views(source.image(index), draws.views, image_size, crop, 1)
+        key, image = tf.stack([tf.constant(seed << 32, tf.int64) + epoch, -1 - index]), view.image
+        if count:
+            normals = tf.random.stateless_normal([count], key)
+            chosen = tf.reshape(draws.rest[: 3 * count], [count, 3])
+            image = rand_augment(image, chosen, normals, views.magnitude, views.magnitude_std)
+        return erase(normalise(image), draws.rest[3 * count :], key, views), tf.gather(labels, index)
+
+    def finish(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        images, numbers = batch
+        off = views.smoothing / classes
+        targets = tf.one_hot(numbers, classes, 1.0 - views.smoothing + off, off)
+        return mix(images, targets, tf.stack([tf.constant(seed, tf.int64), -1 - step * hosts - host]), views)
+
+    batches = in_steps(
+        example, len(source), batch_size, seed, start_step, steps, parallel_calls=parallel_calls, host=host, hosts=hosts
+    )
+    return finished(tf.data.Dataset.zip(tf.data.Dataset.range(start_step, steps), batches).map(finish))

@@ -1,0 +1,93 @@
+"""What a data set holds, found out once: the checks list it, and the run reads what they listed.
+
+TensorFlow is imported only for its own file systems (`gs://…`) and for prepared data sets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lut_tf.config import DataConfig, validate
+from lut_tf.data.reading.folder import FolderListing, list_folder
+from lut_tf.data.reading.records import RecordListing, list_records, record_files
+
+if TYPE_CHECKING:
+    from lut_tf.data.reading.public import SplitListing
+
+    Listed = FolderListing | RecordListing | SplitListing
+
+DIGITS_TRAINING, DIGITS_VALIDATION = 1197, 300  # images of `sources.digits`
+
+
+class Listing(NamedTuple):
+    """The images that `data` names.
+
+    Attributes:
+        images: number of training images.
+        evaluation_images: number of images that probes are scored on while training, or None without any.
+        train: what was found out of the training images; None: the digits, of which all is known.
+        evaluation: the same of the evaluation images, or None.
+    """
+
+    images: int
+    evaluation_images: int | None
+    train: Listed | None
+    evaluation: Listed | None
+
+
+def list_data(data: DataConfig) -> Listing:
+    """Check that the images are there, and list them for `open_sources`, without reading one.
+
+    Files of TensorFlow's file systems are an exception: to find their records they are read whole, once.
+
+    Raises:
+        FileNotFoundError, ValueError: as `validate`, `list_folder`, `record_files`, `list_records`, `builder_of` and
+            `list_splits`, or the evaluation images have other classes.
+    """
+    validate(data, "data")
+    path, evaluation = str(data.path), data.evaluation_path
+    if data.source == "digits":
+        return Listing(DIGITS_TRAINING, DIGITS_VALIDATION, None, None)
+    if data.source == "image_folder":
+        folder = list_folder(path)
+        other_folder = list_folder(evaluation, "data.evaluation_path") if evaluation else None
+        return _listing(data, folder, other_folder)
+    if data.source == "tfrecord":
+        feature = data.label_feature
+        records = list_records(record_files(path), feature)
+        other_records = list_records(record_files(evaluation, "data.evaluation_path"), feature) if evaluation else None
+        return _listing(data, records, other_records)
+    return _listing(data, *_list_splits(data))
+
+
+def _list_splits(data: DataConfig) -> tuple[SplitListing, SplitListing | None]:
+    from lut_tf.data.reading.public import builder_of, list_splits  # imports TensorFlow
+
+    wanted = [(data.split, "data.split")]
+    if data.evaluation_split:
+        wanted.append((data.evaluation_split, "data.evaluation_split"))
+    train, *evaluation = list_splits(builder_of(str(data.name), data.path), wanted)
+    return train, evaluation[0] if evaluation else None
+
+
+def _listing(data: DataConfig, train: Listed, evaluation: Listed | None) -> Listing:
+    if evaluation is None:
+        return Listing(train.images, None, train, None)
+    _check_classes(data, train, evaluation)
+    return Listing(train.images, evaluation.images, train, evaluation)
+
+
+def _check_classes(data: DataConfig, train: Listed, evaluation: Listed) -> None:
+    """Refuse evaluation images without labels, or of other classes than the training images."""
+    setting, value = "data.evaluation_path", data.evaluation_path
+    if data.source == "tfds":
+        setting, value = "data.evaluation_split", data.evaluation_split
+    start = f"{setting}: {value!r}"
+    for listing, path in ((train, data.path), (evaluation, value)):
+        if not listing.labelled:
+            how = "sort it into class folders" if data.source == "image_folder" else "give data.label_feature"
+            raise ValueError(f"{start} is for labelled images, but {path!r} is flat: {how}")
+    if train.classes != evaluation.classes:
+        odd = sorted(set(train.classes or []) ^ set(evaluation.classes or []))
+        names = ", ".join(odd[:5])
+        raise ValueError(f"{start} and data.path {data.path!r} differ in {len(odd)} classes ({names}): make them equal")
