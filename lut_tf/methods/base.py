@@ -62,7 +62,7 @@ class MaskedImageModel(_Step):
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # a batch keeps its precision: noise in bfloat16 would tie
-        if not encoder.leading:
+        if not encoder.prefix_tokens:
             raise ValueError("class_token=False of the encoder: pre-training here needs one, give class_token=True")
         self.encoder = encoder
         self.decoder = decoder or PixelDecoder(encoder.grid, encoder.patch_size, encoder.width)

@@ -40,7 +40,7 @@ def test_another_encoders_weights_are_noticed(files: list[Path], encoder: ViTEnc
     other = ViTEncoder.from_config(encoder.get_config())
     for target, source in zip(other.variables, encoder.variables, strict=True):
         target.assign(source)
-    kernel = other.block_layers[1].expand.kernel
+    kernel = other.block_layers[1].mlp.fc1.kernel
     kernel.assign(kernel * 1.01)
     for file in files:
         with pytest.raises(ExportError, match=r"tokens differs by .*, allowed are 0\.0001"):

@@ -52,7 +52,7 @@ def test_without_class_token(tmp_path: Path) -> None:
     encoder, path = make(class_token=False), tmp_path / "encoder.safetensors"
     save_encoder(encoder, path)
     again = load_encoder(path, num_heads=2)
-    assert not again.leading
+    assert not again.prefix_tokens
     assert same(encoder, again)
     with pytest.raises(ValueError, match="needs a class token"):
         save_encoder(encoder, path, "huggingface")

@@ -166,7 +166,7 @@ def test_dino_and_ibot_heads_are_left_out(student: Arrays) -> None:
         model = load_reference({**backbone, **around}, num_heads=3)
     for encoder in (model.encoder, load_encoder({**backbone, **around}, num_heads=3)):
         np.testing.assert_array_equal(encoder.norm.gamma, student["norm.weight"])
-        np.testing.assert_array_equal(encoder.block_layers[-1].expand.kernel, student["blocks.1.mlp.fc1.weight"].T)
+        np.testing.assert_array_equal(encoder.block_layers[-1].mlp.fc1.kernel, student["blocks.1.mlp.fc1.weight"].T)
 
 
 def test_rectangles_are_told_by_their_positions() -> None:

@@ -70,7 +70,7 @@ def test_heads_that_cannot_be_are_refused(settings: dict[str, object]) -> None:
 
 
 def test_decoder_does_not_care_about_the_order_of_its_lists() -> None:
-    """1e-5: positions, not places in the sequence, say where a token is."""
+    """1e-5: positions, not the order of the sequence, say where a token is."""
     decoder = PixelDecoder((3, 3), 4, 8, 12, depth=2, heads=3)
     tokens, visible, masked = random(2, 4, 8), np.array([[0, 4, 7]] * 2), np.array([[1, 2, 3, 5, 6, 8]] * 2)
     order = [2, 0, 1]
