@@ -66,6 +66,19 @@ def _export(parser: ArgumentParser, arguments: Namespace) -> None:
     print(table(export_encoder(arguments.source, arguments.to, arguments.output)))
 
 
+def _add_verify_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="an .onnx file, or a SavedModel's directory")
+    parser.add_argument(
+        "source", metavar="RUN_DIR_OR_ENCODER", help="a run directory, or the .keras file of an encoder"
+    )
+
+
+def _verify(parser: ArgumentParser, arguments: Namespace) -> None:
+    from lut_tf.export import verify_file
+
+    print(verify_file(arguments.file, arguments.source))
+
+
 def _add_convert_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="weights to read: .pth, .pt, .bin, .safetensors or .keras")
     parser.add_argument("target", metavar="OUT", help="file to write: .keras, .safetensors or .pth")
@@ -158,6 +171,9 @@ VERBS = {
         _add_export_arguments,
         _export,
         "RUN_DIR_OR_ENCODER [--to saved_model,onnx] [--output DIR]",
+    ),
+    "verify": Verb(
+        "compare an exported file with its encoder", _add_verify_arguments, _verify, "FILE RUN_DIR_OR_ENCODER"
     ),
     "convert": Verb(
         "turn other people's weights into an encoder, and back",
