@@ -21,7 +21,7 @@ BEFORE = Path(__file__).parents[1] / "golden" / "encoder_before_renaming.keras"
 def method() -> LUT:
     heads = {name: MLPHead(8, 8, depth=1, name=name) for name in ("projector", "predictor")}
     encoder = ViTEncoder(image_size=8, patch_size=4, width=8, depth=2, heads=2)
-    return LUT(encoder, PixelDecoder((2, 2), 4, 8, width=8, depth=2, heads=2), mask_ratio=0.5, **heads)
+    return LUT(encoder, PixelDecoder((2, 2), 4, 8, width=8, depth=1, heads=2), mask_ratio=0.5, **heads)
 
 
 def same(one: LUT, other: LUT) -> bool:
@@ -67,7 +67,7 @@ def test_a_whole_method_of_today_and_of_the_first_names(tmp_path: Path) -> None:
         other = method()
         load_keras_weights(other, weights)
         assert same(other, model)
-        assert to_first_names(weights) == 6
+        assert to_first_names(weights) == 5
         with zipfile.ZipFile(before, "w") as target:
             target.writestr("config.json", source.read("config.json"))
             target.writestr("metadata.json", source.read("metadata.json"))
