@@ -59,9 +59,8 @@ class MaskedImageModel(TrainableModel):
         dtype: Any = None,
         **changes: Any,
     ) -> None:
-        super().__init__(
-            name=name, dtype=dtype, autocast=False
-        )  # a batch keeps its precision: bfloat16 noise would tie
+        # Without autocast a batch keeps its precision: noise in bfloat16 would tie.
+        super().__init__(name=name, dtype=dtype, autocast=False)
         short = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
         changes |= {setting: value for setting, value in short.items() if value is not None}
         self.settings = changed(settings or MethodConfig(), {**changes, "name": self.method})

@@ -1,4 +1,4 @@
-"""Which patches the student sees: plans of integer ids, made from noise that comes with the batch."""
+"""Which patches the student sees: plans of integer ids of patches, made from noise that comes with the batch."""
 
 from __future__ import annotations
 
