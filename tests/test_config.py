@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from lut_tf.checks import MAY_DIFFER, RANGES, check, check_batch, check_files, resolve_size
+from lut_tf.settings import get_setting, show
 
 from lut_tf import checks
-from lut_tf.checks import MAY_DIFFER, RANGES, check, check_batch, check_files, resolve_size
 from lut_tf.config import Config, EncoderConfig, from_yaml, settings, to_yaml
-from lut_tf.settings import get_setting, show
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import lines, small
-
 from lut_tf.pretrain import pretrain
+from runs import lines, small
 
 PRECISIONS: dict[str, dict[str, Any]] = {
     "float32": {},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, replace
-from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from lut_tf.config.types import check_value, describe, show
@@ -16,7 +15,6 @@ from lut_tf.config.types import check_value, describe, show
 Group = TypeVar("Group")
 
 
-@cache
 def hints_of(group: type) -> dict[str, Any]:
     """Return the types of a group's fields, ranges included."""
     return get_type_hints(group, include_extras=True)

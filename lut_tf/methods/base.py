@@ -11,10 +11,10 @@ from keras import ops
 from lut_tf.config import MethodConfig, build_group, changed, validate
 from lut_tf.methods.losses import patch_statistics, reconstruction_loss
 from lut_tf.methods.masking import MaskPlan
+from lut_tf.models.colour import apply_colour
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.layers import gather_tokens, patchify, unpatchify
-from lut_tf.models.colour import apply_colour
 from lut_tf.models.preprocess import normalise
 from lut_tf.step import TrainableModel
 
@@ -45,7 +45,7 @@ class MaskedImageModel(TrainableModel):
     """What the setting `method.name` calls this class."""
     view_count = 1
     has_teacher = False
-    loss_parts = ("reconstruction",)
+    loss_parts: tuple[str, ...] = ("reconstruction",)
 
     def __init__(
         self,

@@ -12,6 +12,6 @@ from lut_tf.step.trainable import Gather, Trainable
 if keras.backend.backend() == "tensorflow":
     from lut_tf.step.tensorflow_step import TensorFlowStep as TrainableModel
 else:
-    from lut_tf.step.trainable import Untrained as TrainableModel  # type: ignore[assignment]
+    from lut_tf.step.trainable import Untrained as TrainableModel
 
 __all__ = ["Gather", "Trainable", "TrainableModel"]

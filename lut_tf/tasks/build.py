@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lut_tf.config import Config
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.momentum import CosineMomentum
@@ -31,7 +33,7 @@ def build_model(config: Config, total_steps: int) -> MaskedImageModel:
         name="decoder",
         dtype=policy,
     )
-    teacher = {
+    teacher: dict[str, Any] = {
         "momentum": CosineMomentum(config.method.momentum, total_steps),
         "teacher_dtype": config.compute.teacher_precision,
     }

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import keras
@@ -152,7 +153,7 @@ class Run:
             for stretch in self.plan.stretches(self.step, stops):
                 before_stretch(stretch.first_epoch)
                 self.model.fit(
-                    distribute(self.strategy, lambda host, start=stretch.start_step: batches(start, host)),
+                    distribute(self.strategy, partial(batches, stretch.start_step)),
                     epochs=stretch.last_epoch,
                     initial_epoch=stretch.first_epoch,
                     steps_per_epoch=stretch.steps,

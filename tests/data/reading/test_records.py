@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 from lut_tf.config import DataConfig, ViewsConfig
 from lut_tf.data import open_sources, open_tfrecord, pretraining_dataset
 from lut_tf.data.preparing import shards as sharding
-from lut_tf.data.reading.folder import count_images
 from lut_tf.data.preparing.prepare import check_space, manual_files, prepare, prepare_public
+from lut_tf.data.reading.folder import count_images
 from lut_tf.data.reading.public import builder_of, open_tfds
 from lut_tf.data.reading.records import crc32c, index_records
 

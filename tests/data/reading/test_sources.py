@@ -19,9 +19,9 @@ import tensorflow as tf
 from PIL import Image
 
 from lut_tf.config import DataConfig, ViewsConfig
+from lut_tf.data.batches.pipeline import evaluation_dataset, pretraining_dataset
 from lut_tf.data.reading.decode import MAX_PIXELS
 from lut_tf.data.reading.folder import count_images, list_folder
-from lut_tf.data.batches.pipeline import evaluation_dataset, pretraining_dataset
 from lut_tf.data.reading.sources import ArraySource, ImageFolder, digits, open_sources
 
 DIGITS_TRAIN_CRC = 1870667312
