@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
+from lut_tf.data.reading.sources import ArraySource
 from lut_tf.data.views.mixing import FinetuneViews, erase, finetuning_dataset, mix
 from lut_tf.data.views.rand_augment import FILL, operations
-from lut_tf.data.reading.sources import ArraySource
 
 LEVEL = 0.9
 KNOWN = operations()
