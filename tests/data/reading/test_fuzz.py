@@ -1,4 +1,4 @@
-"""Guards decoding against 2,400 damaged files: no crash, no hang, no wrong shape, and every one is counted or read."""
+"""Guards decoding against 600 damaged files: no crash, no hang, no wrong shape, and every one is counted or read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lut_tf.data.reading.sources import ImageFolder
 from lut_tf.data.views.crops import evaluation_view
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP"}
-EACH = 480
-SIDE = 24
+EACH = 120
+SIDE = 16
 
 
 def damaged(content: bytes, random: np.random.Generator) -> bytes:
@@ -50,12 +50,12 @@ def test_damaged_bytes_never_crash(tmp_path: Path) -> None:
             (tmp_path / f"{number:03}.{ending}").write_bytes(damaged(content, random))
     source = ImageFolder(tmp_path, damaged_share=1.0)
     count = len(source)
-    assert count == len(KINDS) * (EACH + 1) >= 2000
+    assert count == len(KINDS) * (EACH + 1) >= 600
     start = time.monotonic()
-    views = tf.data.Dataset.range(count).map(lambda i: evaluation_view(source.image(i), 16), num_parallel_calls=2)
-    assert sum(view.shape == (16, 16, 3) and view.dtype == np.uint8 for view in views.as_numpy_iterator()) == count
+    views = tf.data.Dataset.range(count).map(lambda i: evaluation_view(source.image(i), 8), num_parallel_calls=2)
+    assert sum(view.shape == (8, 8, 3) and view.dtype == np.uint8 for view in views.as_numpy_iterator()) == count
     assert time.monotonic() - start < 120
-    assert 200 < len(source.damage.faults) < count - len(KINDS)
+    assert 50 < len(source.damage.faults) < count - len(KINDS)
     assert set(source.damage.counts) <= {"empty", "not an image", "too large", "damaged"}
 
 

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import shutil
 import struct
-import subprocess
-import sys
 import zlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_helpers import encoded, picture, read
 from PIL import Image
 
-from lut_tf.config import DataConfig, ViewsConfig
-from lut_tf.data.batches.pipeline import evaluation_dataset, pretraining_dataset
-from lut_tf.data.reading.decode import MAX_PIXELS
-from lut_tf.data.reading.folder import count_images, list_folder
-from lut_tf.data.reading.sources import ArraySource, ImageFolder, digits, open_sources
+from lut_tf.config import ViewsConfig
+from lut_tf.data.batches.evaluation import evaluation_dataset
+from lut_tf.data.batches.pretraining import pretraining_dataset
+from lut_tf.data.reading.sources import ArraySource, ImageFolder, digits
 
 DIGITS_TRAIN_CRC = 1870667312
-
-
-def picture(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
-    """A smooth picture, so that JPEG keeps it nearly."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def bomb() -> bytes:
@@ -54,19 +37,13 @@ def bomb() -> bytes:
     )
 
 
-def read(source: ImageFolder, *indices: int) -> list[np.ndarray]:
-    """Read through a graph, as pipelines do."""
-    dataset = tf.data.Dataset.from_tensor_slices(np.array(indices, np.int64)).map(source.image)
-    return list(dataset.as_numpy_iterator())
-
-
 def test_digits_parts_are_disjoint_stratified_and_fixed() -> None:
     parts = [digits("train"), digits("validation"), digits("heldout")]
     assert [len(part) for part in parts] == [1197, 300, 300]
     for part in parts[1:]:
         assert part.labels is not None
         assert np.bincount(part.labels).tolist() == [30] * 10
-    images = [part._images.numpy() for part in parts]
+    images = [part.image(tf.range(len(part))).numpy() for part in parts]
     assert images[0].shape[1:] == (8, 8, 3) and images[0].max() == 255 and images[0].min() == 0
     assert len(np.unique(np.concatenate(images).reshape(1797, -1), axis=0)) == 1797  # no digit in two parts
     labels = parts[0].labels
@@ -173,18 +150,18 @@ def test_damaged_files_are_replaced_counted_and_logged(damaged_folder: Path, cap
 
 
 def test_damage_leaves_all_other_examples_alone(damaged_folder: Path) -> None:
+    source = ImageFolder(damaged_folder, damaged_share=0.6)
+    dataset = pretraining_dataset(
+        source, batch_size=8, image_size=16, views=ViewsConfig(), seed=0, steps=2, noise_length=4, view_count=1
+    )
+
     def run() -> dict[int, np.ndarray]:
-        dataset = pretraining_dataset(
-            ImageFolder(damaged_folder, damaged_share=0.6),
-            batch_size=8, image_size=32, views=ViewsConfig(), seed=0, steps=2, noise_length=4,
-        )  # fmt: skip
         run = list(dataset.as_numpy_iterator())
         assert [len(batch["index"]) for batch in run] == [8, 8]
-        return {int(i): view for batch in run for i, view in zip(batch["index"], batch["view2"], strict=True)}
+        return {int(i): view for batch in run for i, view in zip(batch["index"], batch["view1"], strict=True)}
 
     before = run()
-    victim = Path(list_folder(damaged_folder).files[9])
-    victim.write_bytes(b"")
+    Path(source.files[9]).write_bytes(b"")
     after = run()
     assert before.keys() == after.keys() == set(range(16))
     assert [i for i in before if not np.array_equal(before[i], after[i])] == [9]
@@ -211,33 +188,8 @@ def test_no_readable_file_stops(tmp_path: Path) -> None:
 
 
 def test_bound_is_on_pixels_not_on_sides(tmp_path: Path) -> None:
-    assert 10_000 * 8000 < MAX_PIXELS < 10_000 * 9000
     (tmp_path / "long.png").write_bytes(encoded(Image.new("L", (20_000, 10)), "PNG"))
     assert read(ImageFolder(tmp_path), 0)[0].shape == (10, 20_000, 3)
-
-
-def test_listing_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> None:
-    names = [
-        "zebra/2.jpg",
-        "zebra/1.PNG",
-        "ant/deep/er/x.webp",
-        "ant/a.gif",
-        "ant/.hidden.jpg",
-        ".git/x.png",
-        "ant/notes.txt",
-    ]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "no images here").mkdir()
-    (tmp_path / "ant" / "loop").symlink_to(tmp_path / "ant")
-    listing = list_folder(tmp_path)
-    assert listing.classes == ["ant", "zebra"] and listing.labels is not None
-    assert listing.labels.tolist() == [0, 0, 1, 1]
-    assert [str(Path(file).relative_to(tmp_path)) for file in listing.files] == [
-        "ant/a.gif", "ant/deep/er/x.webp", "zebra/1.PNG", "zebra/2.jpg",
-    ]  # fmt: skip
-    assert count_images(DataConfig(source="image_folder", path=str(tmp_path))) == 4
 
 
 def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
@@ -247,89 +199,8 @@ def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert len(source) == 2 and source.labels is None and source.classes is None
 
 
-def test_unusable_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"data\.path: '.*nowhere' does not exist: give"):
-        list_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"data\.path: '.*' holds no images: give"):
-        list_folder(tmp_path)
-    (tmp_path / "file.jpg").write_bytes(b"x")
-    with pytest.raises(ValueError, match="is not a folder"):
-        list_folder(tmp_path / "file.jpg")
-    (tmp_path / "class").mkdir()
-    shutil.copy(tmp_path / "file.jpg", tmp_path / "class")
-    with pytest.raises(ValueError, match="holds images and the class folder 'class'"):
-        list_folder(tmp_path)
-
-
-def _stat_that_fails(stat: Any, path: str) -> Any:
-    if path.endswith("bee"):
-        raise tf.errors.UnavailableError(None, None, "try later")
-    return stat(path)
-
-
-def test_remote_folders_are_listed_read_and_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On TensorFlow's file system in memory, which it treats as it treats buckets."""
-    with pytest.raises(FileNotFoundError, match=r"data\.path: 'ram://photos' does not exist"):
-        list_folder("ram://photos")
-    with pytest.raises(ValueError, match=r"data\.path: 'nosuch://photos' cannot be read \(.*nosuch"):
-        list_folder("nosuch://photos")
-    files = [f"ram://photos/{name}" for name in ("ant/deep/1.png", "ant/deep/2.png", "bee/3.png", "bee/4.PNG")]
-    for number, file in enumerate(files):
-        tf.io.gfile.makedirs(file.rpartition("/")[0])
-        tf.io.write_file(file, tf.io.encode_png(np.full((5, 6, 3), number, np.uint8)))
-    tf.io.write_file("ram://photos/bee/notes.txt", "not an image")
-    with pytest.raises(ValueError, match=r"data\.path: 'ram://photos/bee/notes.txt' is not a folder"):
-        list_folder("ram://photos/bee/notes.txt")
-    source = ImageFolder("ram://photos/", damaged_share=0.3)
-    assert list(source.files) == files and source.classes == ["ant", "bee"]
-    assert source.labels is not None and source.labels.tolist() == [0, 0, 1, 1]
-    assert [image.max() for image in read(source, 3, 0, 2, 1)] == [3, 0, 2, 1]
-    with monkeypatch.context() as failing, pytest.raises(ValueError, match="bee' cannot be read \\(try later"):
-        failing.setattr(tf.io.gfile, "stat", partial(_stat_that_fails, tf.io.gfile.stat))
-        list_folder("ram://photos")  # a class must not be left out, nor the others get its number
-    tf.io.gfile.remove(files[2])
-    assert [image.max() for image in read(source, 2)] == [3] and source.damage.counts == {"missing": 1}
-    assert count_images(DataConfig(source="image_folder", path="ram://photos")) == 3
-
-
-def test_contradictory_settings_are_named() -> None:
-    with pytest.raises(ValueError, match=r"data\.path: null"):
-        count_images(DataConfig(source="image_folder"))
-    with pytest.raises(ValueError, match=r"data\.path: 'x' is not used .* set data\.source=image_folder"):
-        count_images(DataConfig(path="x"))
-    with pytest.raises(ValueError, match=r"data\.parallel_calls: 0"):
-        count_images(DataConfig(parallel_calls=0))
-    assert count_images(DataConfig()) == 1197
-
-
-def test_evaluation_folder_must_have_the_same_classes(tmp_path: Path) -> None:
-    for name in ("train/cat", "train/dog", "test/cat", "test/dog", "odd/cat", "odd/eel"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "1.png").write_bytes(encoded(picture(), "PNG"))
-
-    def opened(evaluation: str) -> Any:
-        path = str(tmp_path / evaluation)
-        return open_sources(DataConfig("image_folder", path=str(tmp_path / "train"), evaluation_path=path))
-
-    parts = opened("test")
-    assert parts.train.classes == parts.validation.classes == ["cat", "dog"] and parts.heldout is None
-    with pytest.raises(ValueError, match=r"data\.evaluation_path: .* differ in 2 classes \(dog, eel\)"):
-        opened("odd")
-    with pytest.raises(ValueError, match=r"data\.evaluation_path: .* is flat"):
-        opened("test/cat")
-
-
-def test_digits_open_in_three_parts() -> None:
-    assert [len(part) for part in open_sources(DataConfig()) if part is not None] == [1197, 300, 300]
-
-
 def test_arrays_are_checked() -> None:
     with pytest.raises(ValueError, match="must be uint8"):
         ArraySource(np.zeros((2, 4, 4, 3)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="labels: 1 for 2 images"):
         ArraySource(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(1, np.int32))
-
-
-def test_counting_needs_no_tensorflow() -> None:
-    code = "import sys; from lut_tf.data.reading.folder import count_images; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
