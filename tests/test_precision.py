@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lut_tf.pretrain import pretrain
 from runs import lines, small
+
+from lut_tf.tasks.pretrain import pretrain
 
 PRECISIONS: dict[str, dict[str, Any]] = {
     "float32": {},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lut_tf.config import Config, validate
-from lut_tf.data.reading.listing import Listing, list_data
 from lut_tf.training.run_directory import check_run_dir
+
+if TYPE_CHECKING:
+    from lut_tf.data.reading.listing import Listing
 
 
 def preflight(config: Config) -> Listing:
@@ -20,6 +24,8 @@ def preflight(config: Config) -> Listing:
     """
     validate(config)
     check_run_dir(config)
+    from lut_tf.data.reading.listing import list_data  # NumPy is not needed to say what a setting may be
+
     listing = list_data(config.data)
     config.check_images(listing.images)
     bank = min(listing.images, config.probe.images)

@@ -9,33 +9,8 @@ import pytest
 import tensorflow as tf
 from data_helpers import example, read, shown, write_records
 
-<<<<<<< HEAD
-from lut_tf.config import DataConfig, ViewsConfig
-from lut_tf.data import open_sources, open_tfrecord, pretraining_dataset
-from lut_tf.data.preparing import shards as sharding
-from lut_tf.data.preparing.prepare import check_space, manual_files, prepare, prepare_public
-from lut_tf.data.reading.folder import count_images
-from lut_tf.data.reading.public import builder_of, open_tfds
-from lut_tf.data.reading.records import crc32c, index_records
-
-
-def image(number: int) -> np.ndarray:
-    return np.full((8, 9, 3), number, np.uint8)
-
-
-def example(number: int) -> bytes:
-    def feature(**kind: Any) -> tf.train.Feature:
-        return tf.train.Feature(**kind)
-
-    features = {
-        "image/encoded": feature(bytes_list=tf.train.BytesList(value=[tf.io.encode_png(image(number)).numpy()])),
-        "label": feature(int64_list=tf.train.Int64List(value=[number % 3])),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-=======
 from lut_tf.data import open_tfrecord
 from lut_tf.data.reading.records import crc32c, list_records
->>>>>>> data
 
 
 @pytest.fixture
