@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from lut_tf.data.reading import decode
 from lut_tf.data.reading.sources import ImageFolder
 from lut_tf.data.views.crops import evaluation_view
 
@@ -40,7 +40,8 @@ def damaged(content: bytes, random: np.random.Generator) -> bytes:
 
 
 @pytest.mark.medium
-def test_damaged_bytes_never_crash(tmp_path: Path) -> None:
+def test_damaged_bytes_never_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10_000)  # so that a flipped size is quickly decoded, or too large
     random = np.random.default_rng(0)
     pixels = Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8))
     for ending, kind in KINDS.items():
@@ -57,16 +58,6 @@ def test_damaged_bytes_never_crash(tmp_path: Path) -> None:
     assert time.monotonic() - start < 120
     assert 50 < len(source.damage.faults) < count - len(KINDS)
     assert set(source.damage.counts) <= {"empty", "not an image", "too large", "damaged"}
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_permissions_are_counted(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
-    (tmp_path / "a.png").chmod(0)
-    source = ImageFolder(tmp_path, damaged_share=0.5)
-    list(tf.data.Dataset.range(2).map(source.image))
-    assert source.damage.counts == {"unreadable": 1}
 
 
 def test_what_cannot_be_opened_is_counted(tmp_path: Path) -> None:
