@@ -32,7 +32,9 @@ setup(
         "matplotlib>=3.11",  # reconstruction pictures
         "tensorboard>=2.21",  # curves and pictures while training
         "safetensors>=0.6",  # reading and writing other people's weights without PyTorch
-        "jsonargparse[signatures]>=4.53",  # YAML and the command line into one tree of dataclasses
+        "jsonargparse[signatures]>=4.53,<4.54",  # YAML and the command line into one tree; its messages are parsed
+        "pydantic>=2.12",  # types and ranges of settings
+        "filelock>=4.2",  # the lock that keeps two runs off one directory
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],  # the CUDA libraries that TensorFlow was built against

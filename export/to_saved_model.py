@@ -1,11 +1,11 @@
-"""Write an encoder as SavedModel, verified: `python export/to_saved_model.py RUN_DIR_OR_ENCODER.keras [OUTPUT]`."""
+"""Write an encoder as SavedModel: `python export/to_saved_model.py RUN_DIR_OR_ENCODER.keras [--output DIR]`."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works in a checkout, installed or not
 
-from lut_tf.export.command import export_script  # noqa: E402
+from lut_tf.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(export_script("saved_model"))
+    sys.exit(main(["export", *sys.argv[1:], "--to", "saved_model"]))

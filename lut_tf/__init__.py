@@ -11,10 +11,11 @@ _NAMES = {
     "MLPHead": "lut_tf.models.heads",
     "PixelDecoder": "lut_tf.models.decoder",
     "ViTEncoder": "lut_tf.models.encoder",
+    "pretrain": "lut_tf.tasks.pretrain",
 }
-_ROOMS = {
-    room: f"lut_tf.{room}" for room in ("analysis", "data", "downstream", "export", "interop", "pretrain", "training")
+_MODULES = {
+    name: f"lut_tf.{name}" for name in ("analysis", "data", "evaluate", "export", "interop", "tasks", "training")
 }
 
 __all__ = [*_NAMES]  # noqa: PLE0604
-__getattr__, __dir__ = lazy_names(__name__, {**_NAMES, **_ROOMS})
+__getattr__, __dir__ = lazy_names(__name__, {**_NAMES, **_MODULES})

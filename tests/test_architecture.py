@@ -14,7 +14,8 @@ ROWS = [
     ("models",),
     ("methods", "data"),
     ("training",),
-    ("downstream", "analysis", "interop", "export"),
+    ("downstream", "analysis", "interop"),
+    ("export",),  # which reads encoder files by way of interop
     ("build", "run"),
     ("pretrain", "doctor"),
     ("cli", "__main__"),

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import pytest
 
-from lut_tf import checks
-from lut_tf.checks import MAY_DIFFER, RANGES, check, check_batch, check_files, resolve_size
-from lut_tf.config import Config, EncoderConfig, from_yaml, settings, to_yaml
-from lut_tf.settings import get_setting, show
+from lut_tf.config import (
+    MAY_DIFFER,
+    Config,
+    EncoderConfig,
+    MethodConfig,
+    build_group,
+    check_value,
+    describe,
+    from_yaml,
+    get_setting,
+    settings,
+    show,
+    to_yaml,
+    validate,
+)
+from lut_tf.tasks.preflight import preflight
+from lut_tf.training.run_directory import check_run_dir
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -32,18 +45,13 @@ def several(**changes: Any) -> Config:
     return config
 
 
-@pytest.fixture
-def data_set(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Return a function that makes the data room count a given number of images."""
-
-    def holds(images: int) -> None:
-        monkeypatch.setattr("lut_tf.data.folder.count_images", lambda data: images)
-
-    return holds
+def of_digits(run_dir: Path, **changes: Any) -> Config:
+    """Return a configuration that the digits' 1,197 training images are enough for."""
+    return several(run_dir=str(run_dir), optimizer__batch_size=64, **changes)
 
 
 def test_defaults_pass() -> None:
-    check(Config())
+    validate(Config())
 
 
 @pytest.mark.parametrize(
@@ -69,30 +77,17 @@ def test_recipes_parse_and_pass(recipe: Path) -> None:
     config = from_yaml(text)
     if recipe.stem == "image_folder":  # the user's own folder comes from the command line
         config = changed("data.path", "photos", config)
-    check(config)
+    validate(config)
     assert config.run_dir == f"runs/{recipe.stem}"
     for word in ("Command:", "Hardware:", "Time:", "Expected:"):
         assert word in text.split("run_dir:")[0]
     assert ("not reproduced here" in text) == (config.data.source != "digits")
 
 
-def test_published_recipes_say_what_the_paper_says() -> None:
-    for size in ("small", "base", "large"):
-        lut, mae = (
-            from_yaml((RECIPES[0].parent / f"{m}_vit_{size}_imagenet.yaml").read_text()) for m in ("lut", "mae")
-        )
-        assert lut.method.context_weight == (1.0 if size == "small" else 0.25)
-        assert (lut.views.crop, mae.views.crop) == ("simple", "random_resized")
-        assert (lut.optimizer.rate_rule, mae.optimizer.rate_rule) == ("sqrt", "linear")
-        for config in (lut, mae):
-            assert resolve_size(config.encoder).width == {"small": 384, "base": 768, "large": 1024}[size]
-            assert (config.epochs, config.optimizer.warmup_epochs, config.optimizer.batch_size) == (1600, 40, 4096)
-
-
 def test_resolve_size() -> None:
-    assert resolve_size(EncoderConfig()) == (16, 768, 12, 12)
-    assert resolve_size(EncoderConfig(depth=2)) == (16, 768, 2, 12)
-    assert resolve_size(EncoderConfig(preset=None, patch_size=2, width=64, depth=4, heads=4)) == (2, 64, 4, 4)
+    assert EncoderConfig().size() == (16, 768, 12, 12)
+    assert EncoderConfig(depth=2).size() == (16, 768, 2, 12)
+    assert EncoderConfig(preset=None, patch_size=2, width=64, depth=4, heads=4).size() == (2, 64, 4, 4)
 
 
 # A configuration that cannot work; the setting and value that its line names; a part of the remedy.
@@ -134,58 +129,81 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("config", "named", "remedy"), REFUSED, ids=[named for _, named, _ in REFUSED])
-def test_check_refuses(config: Config, named: str, remedy: str) -> None:
+def test_what_cannot_work_is_refused(config: Config, named: str, remedy: str) -> None:
     with pytest.raises(ValueError) as caught:
-        check(config)
+        validate(config)
     line = str(caught.value)
     assert line.startswith(named)
     assert remedy in line
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("name", RANGES)
-def test_numbers_below_their_range_are_refused(name: str) -> None:
-    number = -1.0 if settings()[name] is float else -1
-    value = (number, 1.0) if isinstance(get_setting(Config(), name), tuple) else number
-    with pytest.raises(ValueError, match=rf"^{name}=.* give .*") as caught:
-        check(changed(name, value))
-    assert f"{name}={show(value)}" in str(caught.value)
+NUMBERS = [name for name, hint in settings().items() if "number" in describe(hint)]
 
 
-def parts(hint: Any) -> set[Any]:
-    """The types that a union or a tuple is made of; a literal's values are none."""
-    return set() if get_origin(hint) is Literal else set(get_args(hint))
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_a_range_and_says_it(name: str) -> None:
+    """Below it, and infinite or undefined where the setting is a fraction: refused with the range as the remedy."""
+    hint, default = settings()[name], get_setting(Config(), name)
+    whole = "whole" in describe(hint)
+    for number in (-1,) if whole else (-1.0, float("nan"), float("inf")):
+        value = (number, 1.0) if isinstance(default, tuple) else number
+        with pytest.raises(ValueError) as caught:
+            validate(changed(name, value))
+        assert str(caught.value) == f"{name}={show(value)} is out of range: give {describe(hint)}"
+    assert " from " in describe(hint) or " above " in describe(hint)
 
 
-def test_every_number_has_a_range() -> None:
-    numbers = {name for name, hint in settings().items() if {int, float} & {hint, *parts(hint)}}
-    assert numbers == set(RANGES)
+@pytest.mark.parametrize(
+    ("value", "hint", "words"),
+    [
+        (2**31, settings()["seed"], "seed=2147483648 is out of range: give a whole number from 0 to 2147483647"),
+        (1.0, settings()["optimizer.betas"], "of the wrong type: give a list of 2 numbers"),
+        ((0.9, 1.0), settings()["optimizer.betas"], "give a list of 2 numbers from 0 to just under 1"),
+        (0.0, settings()["method.temperature"], "give a number above 0"),
+        ("x", settings()["devices"], "of the wrong type: give a whole number or null"),
+        (0, settings()["devices"], "out of range: give a whole number from 1 up or null"),
+    ],
+)
+def test_the_words_of_types_and_ranges(value: Any, hint: Any, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_value("seed", value, hint)
+    assert words in str(caught.value)
+
+
+def test_what_lies_at_the_ends_of_a_range_is_taken() -> None:
+    validate(several(seed=2**31 - 1, views__blur_radius=(0.001, 4.0), optimizer__betas=(0.0, 0.999)))
+    validate(several(optimizer__clip_norm=1))  # a whole number is a number
 
 
 def test_half_the_patches_are_enough_for_two_views() -> None:
-    check(several(method__mask_ratio=0.5))
-    check(several(method__mask_ratio=0.4, method__name="mae"))
+    validate(several(method__mask_ratio=0.5))
+    validate(several(method__mask_ratio=0.4, method__name="mae"))
 
 
-def test_check_batch() -> None:
-    check_batch(several(optimizer__accumulate=4), replicas=8)
+def test_a_group_survives_json() -> None:
+    """What methods write into `.keras` files, tuples and groups within groups too."""
+    for group in (MethodConfig(mask_ratio=0.6, head=replace(MethodConfig().head, norm=None)), Config()):
+        assert build_group(type(group), json.loads(json.dumps(asdict(group)))) == group
+
+
+def test_batch_and_replicas() -> None:
+    several(optimizer__accumulate=4).check_replicas(8)
     with pytest.raises(ValueError, match=r"optimizer\.batch_size=4096 .*3 device.* --optimizer\.batch_size 4095"):
-        check_batch(Config(), replicas=3)
+        Config().check_replicas(3)
 
 
-def test_batch_larger_than_the_data_set(tmp_path: Path, data_set: Callable[[int], None]) -> None:
-    data_set(4095)
-    with pytest.raises(ValueError, match=r"^optimizer\.batch_size=4096 .* 4095 .*--optimizer\.batch_size 4095 or less"):
-        check_files(several(run_dir=str(tmp_path)))
-    data_set(4096)
-    check_files(several(run_dir=str(tmp_path)))
+def test_batch_larger_than_the_data_set(tmp_path: Path) -> None:
+    config = of_digits(tmp_path)
+    with pytest.raises(ValueError, match=r"^optimizer\.batch_size=1198 .* 1197 .*--optimizer\.batch_size 1197 or less"):
+        preflight(changed("optimizer.batch_size", 1198, config))
+    assert preflight(changed("optimizer.batch_size", 1197, config)).images == 1197
 
 
-def test_more_neighbours_than_images(tmp_path: Path, data_set: Callable[[int], None]) -> None:
-    data_set(5000)
-    config = several(run_dir=str(tmp_path), probe__images=10)
+def test_more_neighbours_than_images(tmp_path: Path) -> None:
+    config = of_digits(tmp_path, probe__images=10)
     with pytest.raises(ValueError, match=r"^probe\.neighbours=20 .* 10 images .*--probe\.neighbours 10 or less"):
-        check_files(config)
+        preflight(config)
 
 
 @pytest.mark.parametrize("name", ["data.path", "data.evaluation_path"])
@@ -195,46 +213,98 @@ def test_missing_folder(tmp_path: Path, name: str) -> None:
     images = several(run_dir=str(tmp_path), data__source="image_folder", data__path=str(tmp_path / "images"))
     config = changed(name, str(tmp_path / "none"), images)
     with pytest.raises(FileNotFoundError, match=rf"^{name}: '.*none' does not exist: give an existing folder"):
-        check_files(config)
+        preflight(config)
 
 
-def test_run_dir_of_another_configuration(tmp_path: Path, data_set: Callable[[int], None]) -> None:
-    data_set(10**6)
-    old = several(run_dir=str(tmp_path))
+def test_run_dir_of_another_configuration(tmp_path: Path) -> None:
+    old = of_digits(tmp_path)
     (tmp_path / "config.yaml").write_text(to_yaml(old))
-    check_files(old)
+    preflight(old)
     with pytest.raises(ValueError) as caught:
-        check_files(changed("views.scale", (0.1, 1.0), changed("epochs", 3, old)))
+        preflight(changed("views.scale", (0.1, 1.0), changed("epochs", 300, old)))
     line = str(caught.value)
     assert line.startswith(f"run_dir='{tmp_path}' holds a run of another configuration")
-    assert "epochs was 400, now 3; views.scale was [0.2, 1], now [0.1, 1]" in line
+    assert "epochs was 400, now 300; views.scale was [0.2, 1], now [0.1, 1]" in line
     assert line.endswith("give another --run_dir, or the old values")
 
 
-def test_what_may_differ_on_a_run_dir(tmp_path: Path, data_set: Callable[[int], None]) -> None:
-    data_set(10**6)
-    config = several(strategy="mirrored", devices=2, data__parallel_calls=3, logging__pictures=1, run_dir=str(tmp_path))
-    (tmp_path / "config.yaml").write_text(to_yaml(Config()))
-    check_files(config)
+# Another value for every setting, valid beside the defaults and the digits.
+OTHER: dict[str, Any] = {
+    "epochs": 300, "seed": 1, "strategy": "mirrored", "devices": 2, "workers": "a:1,b:1", "worker_index": 0,
+    "data.source": "tfds", "data.path": "photos", "data.evaluation_path": "more", "data.name": "cifar10",
+    "data.split": "test", "data.evaluation_split": "test", "data.image_feature": "png", "data.label_feature": "label",
+    "data.damaged_share": 0.1, "data.parallel_calls": 2,
+    "views.crop": "random_resized", "views.padding": 2, "views.scale": (0.3, 1.0), "views.flip": False,
+    "views.jitter_probability": 0.5, "views.brightness": 0.1, "views.contrast": 0.1, "views.saturation": 0.1,
+    "views.hue": 0.05, "views.one_of_three": False, "views.solarize_threshold": 100, "views.blur_radius": (0.5, 1.0),
+    "encoder.preset": "vit_small_patch16", "encoder.image_size": 32, "encoder.patch_size": 8, "encoder.width": 24,
+    "encoder.depth": 2, "encoder.heads": 4,
+    "decoder.width": 32, "decoder.depth": 2, "decoder.heads": 4,
+    "method.name": "mae", "method.mask_ratio": 0.6, "method.norm_pix_loss": False,
+    "method.reconstruction_weight": 0.5, "method.context_weight": 0.5, "method.context_distance": "smooth_l1",
+    "method.temperature": 0.1, "method.symmetric": False, "method.momentum": 0.9, "method.head.hidden": 24,
+    "method.head.projector_depth": 1, "method.head.predictor_depth": 1, "method.head.norm": "layer",
+    "method.head.activation": "gelu",
+    "optimizer.batch_size": 32, "optimizer.accumulate": 2, "optimizer.base_learning_rate": 1e-3,
+    "optimizer.rate_rule": "linear", "optimizer.warmup_epochs": 3.0, "optimizer.clip_norm": 1.0,
+    "optimizer.max_bad_steps": 2, "optimizer.weight_decay": 0.1, "optimizer.betas": (0.8, 0.9),
+    "probe.every": 2, "probe.neighbours": 10, "probe.images": 500,
+    "logging.pictures_every": 3, "logging.pictures": 3, "logging.tensorboard": False,
+    "checkpoint.every_epochs": 2, "checkpoint.every_steps": 5, "checkpoint.every_minutes": 1.0, "checkpoint.keep": 3,
+    "checkpoint.keep_every": 2, "checkpoint.on_failure": "continue",
+    "compute.precision": "mixed_bfloat16", "compute.teacher_precision": "mixed_bfloat16", "compute.jit_compile": True,
+    "compute.all_reduce": "one_device", "compute.deterministic": True,
+}  # fmt: skip
+
+
+def test_the_table_of_other_values_is_whole() -> None:
+    assert {"run_dir", *OTHER} == set(settings())
+    assert all(value != get_setting(Config(), name) for name, value in OTHER.items())
+
+
+def test_what_may_not_differ_is_refused_on_a_run_dir(tmp_path: Path) -> None:
+    """Every setting outside MAY_DIFFER, by its name and both values; all those in it together are taken."""
+    old = of_digits(tmp_path)
+    (tmp_path / "config.yaml").write_text(to_yaml(old))
+    may = {name for name in OTHER if any(name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_DIFFER)}
+    allowed = refused = old
+    for name, value in OTHER.items():
+        allowed = changed(name, value, allowed) if name in may else allowed
+        refused = changed(name, value, refused)
+    check_run_dir(allowed)
+    with pytest.raises(ValueError) as caught:
+        check_run_dir(refused)
+    for name, value in OTHER.items():
+        words = f"{name} was {show(get_setting(old, name))}, now {show(value)}"
+        assert (words in str(caught.value)) == (name not in may), name
+
+
+def test_nothing_that_is_learned_may_differ() -> None:
     may = [name for name in settings() if any(name == m or name.startswith(f"{m}.") for m in MAY_DIFFER)]
-    rooms = ("views", "encoder", "decoder", "method", "optimizer")
-    assert [name for name in may if name.split(".")[0] in rooms] == ["optimizer.max_bad_steps"]
+    learned = ("views", "encoder", "decoder", "method", "optimizer")
+    assert [name for name in may if name.split(".")[0] in learned] == ["optimizer.max_bad_steps"]
 
 
 def test_run_dir_with_an_unreadable_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("epochs: many\n")
     with pytest.raises(ValueError, match=r"^run_dir=.*config\.yaml.*epochs.*give another --run_dir"):
-        check_files(several(run_dir=str(tmp_path)))
+        check_run_dir(of_digits(tmp_path))
 
 
 def test_run_dir_without_write_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(PermissionError, match=rf"^run_dir='{tmp_path}/a/b' .* {tmp_path}: give another --run_dir"):
-        check_files(several(run_dir=str(tmp_path / "a" / "b")))
+        check_run_dir(of_digits(tmp_path / "a" / "b"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_run_dir_on_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"^run_dir='.*file/run' .* is a file: give another --run_dir"):
-        check_files(several(run_dir=str(tmp_path / "file" / "run")))
+        check_run_dir(of_digits(tmp_path / "file" / "run"))
+
+
+def test_a_seed_that_is_too_large_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^seed=3000000000 is out of range"):
+        preflight(of_digits(tmp_path / "run", seed=3_000_000_000))
+    assert list(tmp_path.iterdir()) == []

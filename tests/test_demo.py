@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lut_tf.config import from_yaml
-from lut_tf.pretrain import pretrain
+from lut_tf.tasks.pretrain import pretrain
 
 RECIPE = Path(__file__).parent.parent / "configs" / "digits.yaml"
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from lut_tf import cli
-from lut_tf.methods.train_step import TensorFlowStep
+from lut_tf.step.tensorflow_step import TensorFlowStep
 
 
 @pytest.mark.medium

@@ -244,7 +244,7 @@ def test_a_float16_gradient_that_overflows_in_one_replica_is_skipped_by_all(repl
     assert int(model.optimizer.iterations.numpy()) == 1  # quiet images do not overflow
     before, scale = numbers(model), float(model.optimizer.dynamic_scale.numpy())
     model.fit(loud, verbose=0, shuffle=False)
-    moving = [id(v) for v in model._statistics()]
+    moving = [id(v) for v in model.moved_by_forward()]
     assert int(model.optimizer.iterations.numpy()) == 1
     assert model.agreed.bad_steps == 0
     assert float(model.optimizer.dynamic_scale.numpy()) == scale / 2

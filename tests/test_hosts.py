@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from runs import ROOT, checkpointed, command, learned_lines, lines, small, start_words
 
-from lut_tf.pretrain import pretrain
+from lut_tf.tasks.pretrain import pretrain
 
 LIMIT = 900  # seconds that processes may take on a busy machine
 

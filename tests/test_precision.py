@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from runs import lines, small
 
-from lut_tf.pretrain import pretrain
+from lut_tf.tasks.pretrain import pretrain
 
 PRECISIONS: dict[str, dict[str, Any]] = {
     "float32": {},

@@ -11,14 +11,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from lut_tf.checks import check, resolve_size
 from runs import CONFIGS, assert_same_run, checkpointed, lines, replaced, small
 
-from lut_tf.build import build_model, compile_model
-from lut_tf.checks import check, resolve_size
 from lut_tf.config import from_yaml
 from lut_tf.data.batches.order import step_indices
 from lut_tf.data.reading.sources import open_sources
-from lut_tf.pretrain import pretrain
+from lut_tf.tasks.build import build_model, compile_model
+from lut_tf.tasks.pretrain import pretrain
 from lut_tf.training.callbacks import NonFiniteLoss
 
 

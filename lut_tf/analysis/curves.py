@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lut_tf.writing import replacing
+
 LOSSES = {"loss": "total", "reconstruction": "reconstruction", "context": "context"}
 PROBES = {"probe_knn": "k-NN, validation images", "probe_linear": "linear, validation images"}
 
@@ -54,5 +56,5 @@ def draw_curves(metrics: Path, path: Path, baselines: dict[str, dict[str, float]
             )
         axes[1].set_ylabel("accuracy")
         axes[1].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as written:
+        figure.savefig(written)

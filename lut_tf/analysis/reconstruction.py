@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.preprocess import denormalise
+from lut_tf.writing import replacing
 
 HIDDEN = np.array([0.36, 0.42, 0.58])  # slate blue: photographs and digits have gray of their own
 
@@ -68,5 +69,5 @@ def _draw_grid(columns: list[tuple[str, np.ndarray]], path: Path, title: str, le
             axes[row, column].set_axis_off()
     figure.suptitle(title, fontsize=10)
     figure.supxlabel(legend, fontsize=7.5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as written:
+        figure.savefig(written)

@@ -10,32 +10,34 @@ from keras import ops
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lut_tf.checks import resolve_size
 from lut_tf.config import Config
 from lut_tf.data.batches.pretraining import pretraining_dataset
+from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import open_sources
-from lut_tf.methods.masking import disjoint_plans, random_plan, visible_patches
+from lut_tf.methods.masking import MaskPlan
+from lut_tf.methods.registry import METHODS
 from lut_tf.models.colour import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
+from lut_tf.writing import replacing
 
 HIDDEN = np.array([92, 107, 148], np.uint8)  # slate blue: photographs and digits have gray of their own
 Images = NDArray[np.uint8]
 
 
-def show_views(config: Config, path: Path, images: int = 8, step: int = 0) -> None:
+def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listing: Listing | None = None) -> None:
     """Draw the first images of a training step as the run will see them: one row an image.
 
     Args:
-        config: checked; its data, views, encoder's size, mask ratio and seed are shown.
+        config: validated; its data, views, encoder's size, method and seed are shown.
         path: the PNG file to write.
         images: how many of the step's images.
         step: the optimizer step, from 0.
+        listing: of the images, if there is one.
 
     Raises:
         FileNotFoundError, ValueError: as `open_sources` and `pretraining_dataset`.
     """
-    source, side = open_sources(config.data).train, config.encoder.image_size
-    grid = side // resolve_size(config.encoder).patch_size
-    paired, size = config.method.name == "lut", config.optimizer.batch_size
+    source, side = open_sources(config.data, listing).train, config.encoder.image_size
+    method, patches, size = METHODS[config.method.name], config.encoder.patches, config.optimizer.batch_size
     # Read no more of a batch than is shown: host 0 of so many has its first images.
     share = next(part for part in range(min(images, size), size + 1) if size % part == 0)
     dataset = pretraining_dataset(
@@ -45,41 +47,36 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0) -> No
         views=config.views,
         seed=config.seed,
         steps=step + 1,
-        noise_length=grid * grid,
+        noise_length=method.noise_numbers(patches),
         start_step=step,
-        view_count=2 if paired else 1,
+        view_count=method.view_count,
         parallel_calls=config.data.parallel_calls,
         hosts=size // share,
     )
     batch = {name: value[:images] for name, value in next(dataset.as_numpy_iterator()).items()}
-    visible = visible_patches(grid * grid, config.method.mask_ratio)
-    draw_views(batch, grid, visible, path, f"step {step} of {config.data.source}, seed {config.seed}")
+    plans = method.plans(batch["noise"], config.method.visible(patches))
+    draw_views(batch, plans, config.encoder.grid, path, f"step {step} of {config.data.source}, seed {config.seed}")
 
 
-def draw_views(batch: dict[str, Any], grid: int, visible: int, path: Path, title: str = "") -> None:
+def draw_views(
+    batch: dict[str, Any], plans: tuple[MaskPlan, ...], grid: tuple[int, int], path: Path, title: str = ""
+) -> None:
     """Draw a batch of `pretraining_dataset`: each view, and what the student sees of it.
 
     Args:
         batch: NumPy arrays.
-        grid: patches in a row of a view.
-        visible: patches that the student sees.
+        plans: the mask plan of each view, as the method makes them from the batch's noise.
+        grid: (rows, columns) of patches.
         path: the PNG file to write.
         title: a line above the picture.
     """
-    first = batch["view1"]
-    if "view2" not in batch:
-        plan = random_plan(batch["noise"], visible)
-        columns = [("view 1", first), ("visible to the student", _masked(first, plan.visible, grid))]
-    else:
-        plan, plan2 = disjoint_plans(batch["noise"], visible)
-        second = _coloured(batch)
-        columns = [
-            ("view 1", first),
-            ("visible of view 1", _masked(first, plan.visible, grid)),
-            ("view 2", second),
-            ("visible of view 2", _masked(second, plan2.visible, grid)),
-        ]
-    _draw(columns, [describe(batch, row) for row in range(len(first))], path, title)
+    views = {"view 1": batch["view1"]}
+    if "view2" in batch:
+        views["view 2"] = _coloured(batch)
+    columns = []
+    for (name, images), plan in zip(views.items(), plans, strict=True):
+        columns += [(name, images), (f"visible of {name}", _masked(images, plan.visible, grid))]
+    _draw(columns, [describe(batch, row) for row in range(len(batch["index"]))], path, title)
 
 
 def describe(batch: dict[str, Any], row: int) -> str:
@@ -118,12 +115,13 @@ def _coloured(batch: dict[str, Any]) -> Images:
     return np.clip(np.round(coloured), 0, 255).astype(np.uint8)
 
 
-def _masked(images: Images, visible: Any, grid: int) -> Images:
-    """Paint all patches (B, S, S, 3) slate blue but the `visible` ones (B, V)."""
-    seen = np.zeros((len(images), grid * grid), bool)
+def _masked(images: Images, visible: Any, grid: tuple[int, int]) -> Images:
+    """Paint all patches of the images (B, H, W, 3) slate blue but the `visible` ones (B, V)."""
+    rows, columns = grid
+    seen = np.zeros((len(images), rows * columns), bool)
     np.put_along_axis(seen, ops.convert_to_numpy(visible), True, axis=1)
-    side = images.shape[1] // grid
-    pixels = seen.reshape(-1, grid, grid).repeat(side, axis=1).repeat(side, axis=2)
+    tall, wide = images.shape[1] // rows, images.shape[2] // columns
+    pixels = seen.reshape(-1, rows, columns).repeat(tall, axis=1).repeat(wide, axis=2)
     return np.where(pixels[..., None], images, HIDDEN)
 
 
@@ -140,5 +138,5 @@ def _draw(columns: list[tuple[str, Images]], captions: list[str], path: Path, ti
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as written:
+        figure.savefig(written)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentError
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lut_tf.config.tree import check_layout, settings_of
 from lut_tf.config.types import describe
 
 
+@cache
 def settings() -> dict[str, Any]:
     """Return every setting's dotted name and type, in the order of the tree (`{"method.mask_ratio": float, …}`)."""
     return dict(settings_of(Config))

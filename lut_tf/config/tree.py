@@ -7,8 +7,7 @@ stands in its tree; it is asked after the group's own types and ranges, so the r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
-from functools import cache
+from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
 from lut_tf.config.types import check_value, describe, show
@@ -16,7 +15,6 @@ from lut_tf.config.types import check_value, describe, show
 Group = TypeVar("Group")
 
 
-@cache
 def hints_of(group: type) -> dict[str, Any]:
     """Return the types of a group's fields, ranges included."""
     return get_type_hints(group, include_extras=True)
@@ -84,6 +82,18 @@ def build_group(kind: type[Group], values: Mapping[str, Any]) -> Group:
         return tuple(value) if isinstance(value, list) else value
 
     return kind(**{name: built(name, value) for name, value in values.items()})
+
+
+def changed(group: Group, settings: Mapping[str, Any]) -> Group:
+    """Return the group with some of its settings changed.
+
+    Raises:
+        ValueError: it has no such setting.
+    """
+    known = hints_of(type(group))
+    if unknown := [name for name in settings if name not in known]:
+        raise ValueError(f"{', '.join(unknown)}: no such setting: give some of {', '.join(known)}")
+    return replace(group, **settings)  # type: ignore[type-var]
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -1,28 +1,25 @@
-"""From a run directory or an encoder file to the files that were asked for, as the command line and scripts do it."""
+"""What `lut-tf export` and `lut-tf verify` do: find an encoder, write the files that were asked for, compare one."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lut_tf.export.onnx import check_onnx_target, to_onnx
-from lut_tf.export.report import ExportError, Report
+from lut_tf.export.report import Report
 from lut_tf.export.saved_model import check_saved_model_target, to_saved_model
 from lut_tf.export.verify import check_file, verify
-from lut_tf.startup import import_tensorflow, quieten_tensorflow
+from lut_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
 
 ENCODER_FILE = "encoder.keras"
 ENCODER_CLASS = "lut_tf>ViTEncoder"
-DIFFERENT, WRONG_USE = 1, 2
 
 
 class Format(NamedTuple):
@@ -67,6 +64,24 @@ def export_encoder(
     return [kind.write(encoder, folder / kind.name) for kind in chosen]
 
 
+def verify_file(file: str | os.PathLike[str], source: str | os.PathLike[str]) -> Report:
+    """Compare a file with the encoder that it was exported from; see `verify`.
+
+    Both are looked at before TensorFlow is imported.
+
+    Args:
+        file: an `.onnx` file, or a SavedModel's directory.
+        source: a run directory, or the `.keras` file of an encoder.
+
+    Raises:
+        ExportError: the file does not compute what the encoder does, or cannot be opened.
+        FileNotFoundError: there is no such file, or no encoder at `source`.
+        ValueError: the file is of no known format, or the source holds no encoder.
+    """
+    check_file(Path(file))
+    return verify(file, load_encoder(find_encoder(source)))
+
+
 def _chosen(formats: str | Sequence[str]) -> list[Format]:
     names = [name.strip() for name in formats.split(",")] if isinstance(formats, str) else list(formats)
     unknown = [name for name in names if name not in FORMATS]
@@ -107,62 +122,9 @@ def load_encoder(path: Path) -> ViTEncoder:
         ValueError: Keras cannot read it.
     """
     import_tensorflow()
-    import keras
-
-    import lut_tf.models.encoder  # noqa: F401  (Keras finds the class by its registered name)
+    from lut_tf.interop.keras_files import load_keras
 
     try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds; the file had a name and a form that promised an encoder
+        return load_keras(path)
+    except ValueError as error:
         raise ValueError(f"source={path} cannot be read ({error}): give another encoder's .keras file") from error
-
-
-def export_script(kind: str, argv: Sequence[str] | None = None) -> int:
-    """Run `export/to_….py SOURCE [OUTPUT]` and return its exit status: 0, 1 if the file is wrong, 2 after a mistake."""
-    chosen = FORMATS[kind]
-    parser = argparse.ArgumentParser(description=f"Write an encoder as {kind} and verify it.")
-    parser.add_argument("source", metavar="RUN_DIR_OR_ENCODER.keras", help="run directory, or an encoder's .keras file")
-    parser.add_argument(
-        "output", metavar="OUTPUT", nargs="?", help=f"what to write; default: export/{chosen.name} next to the encoder"
-    )
-    arguments = parser.parse_args(argv)
-
-    def prepare() -> Callable[[], Report]:
-        file = find_encoder(arguments.source)
-        output = Path(arguments.output or file.parent / "export" / chosen.name)
-        chosen.check(output)
-        encoder = load_encoder(file)
-        return lambda: chosen.write(encoder, output)
-
-    return _run(parser.prog, prepare)
-
-
-def verify_script(argv: Sequence[str] | None = None) -> int:
-    """Run `export/verify.py FILE ENCODER.keras` and return its exit status: 0, 1 if they differ, 2 after a mistake."""
-    parser = argparse.ArgumentParser(description="Compare a SavedModel or an ONNX file with the encoder it came from.")
-    parser.add_argument("file", metavar="FILE", help="an .onnx file, or a SavedModel's directory")
-    parser.add_argument("source", metavar="ENCODER.keras", help="the encoder's .keras file, or its run directory")
-    arguments = parser.parse_args(argv)
-
-    def prepare() -> Callable[[], Report]:
-        check_file(Path(arguments.file))
-        encoder = load_encoder(find_encoder(arguments.source))
-        return lambda: verify(arguments.file, encoder)
-
-    return _run(parser.prog, prepare)
-
-
-def _run(program: str, prepare: Callable[[], Callable[[], Report]]) -> int:
-    """Print the report of what `prepare` returns. Mistakes show there; later only a wrong file is expected."""
-    quieten_tensorflow()
-    try:
-        work = prepare()
-    except (ValueError, OSError) as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return WRONG_USE
-    try:
-        print(work())
-    except ExportError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return DIFFERENT
-    return 0

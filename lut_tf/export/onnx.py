@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lut_tf.export.places import absolute, check_writable, workspace
+from lut_tf.export.places import absolute, check_writable
 from lut_tf.export.report import Report
 from lut_tf.export.signature import BATCH, OUTPUTS, description, float32_copy, serving_function
 from lut_tf.export.verify import verify
+from lut_tf.writing import replacing
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
@@ -51,11 +52,9 @@ def to_onnx(encoder: ViTEncoder, path: str | os.PathLike[str], opset: int = OPSE
     if opset not in OPSETS:
         raise ValueError(f"opset={opset} cannot be written: give {OPSETS[0]} to {OPSETS[-1]}")
     _check_size(encoder)
-    with workspace(target) as folder:
-        written = folder / target.name
+    with replacing(target) as written:
         _write(float32_copy(encoder), written, opset)
         report = verify(written, encoder)
-        os.replace(written, target)
     return dataclasses.replace(report, path=Path(path))
 
 

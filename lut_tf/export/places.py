@@ -1,12 +1,8 @@
-"""Where files go: what may be overwritten, and how a file appears all at once or not at all."""
+"""Where files go, and whether they can go there."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -29,14 +25,3 @@ def check_writable(path: Path) -> None:
         raise PermissionError(
             f"output={path} cannot be written, there is no write permission in {existing}: give another output"
         )
-
-
-@contextmanager
-def workspace(path: Path) -> Iterator[Path]:
-    """Make a hidden directory next to `path`, on the same disk so that renaming is atomic; removed afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lut_tf.export.places import absolute, check_writable, workspace
+from lut_tf.export.places import absolute, check_writable
 from lut_tf.export.report import Report
 from lut_tf.export.signature import description, float32_copy, serving_function
 from lut_tf.export.verify import verify
+from lut_tf.writing import replacing
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
@@ -44,11 +45,9 @@ def to_saved_model(encoder: ViTEncoder, path: str | os.PathLike[str]) -> Report:
     """
     target = absolute(path)
     check_saved_model_target(target)
-    with workspace(target) as folder:
-        written = folder / target.name
+    with replacing(target) as written:
         _write(float32_copy(encoder), written)
         report = verify(written, encoder)
-        _put(written, target, folder)
     return dataclasses.replace(report, path=Path(path))
 
 
@@ -81,17 +80,3 @@ def _write(encoder: ViTEncoder, path: Path) -> None:
     note = path / NOTE
     note.parent.mkdir()
     note.write_text(json.dumps(description(encoder), indent=2) + "\n", encoding="utf-8")
-
-
-def _put(written: Path, target: Path, folder: Path) -> None:
-    """Rename `written` to `target`; a directory cannot be renamed onto another, so an earlier one steps aside first."""
-    earlier = folder / "earlier"
-    if not target.exists():
-        os.replace(written, target)
-        return
-    os.replace(target, earlier)
-    try:
-        os.replace(written, target)
-    except OSError:
-        os.replace(earlier, target)
-        raise

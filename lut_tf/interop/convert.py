@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from lut_tf.interop.encoders import LAYOUTS, load_encoder, save_encoder
-from lut_tf.interop.files import check_target, replacing
+from lut_tf.interop.files import check_target
+from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.reference import save_reference
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.encoder import ViTEncoder
+from lut_tf.writing import replacing
 
 TARGETS = (".keras", ".safetensors", ".pth")
 
@@ -66,19 +66,17 @@ def _write(network: Any, path: Path, layout: str) -> None:
         return
     encoder = network.encoder if isinstance(network, MaskedImageModel) else network
     if path.suffix == ".keras":
-        with replacing(path) as temporary:
-            encoder.save(temporary)
+        with replacing(path) as written:
+            encoder.save(written)
     else:
         save_encoder(encoder, path, layout)
 
 
 def _read_keras(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give the path of a file of weights")
     try:
-        network = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras lets zip, JSON and HDF5 errors of a damaged file through as they are
-        raise ValueError(f"{path} is damaged or no .keras file of lut_tf ({' '.join(str(error).split())})") from error
+        network = load_keras(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or no .keras file of lut_tf ({error})") from error
     if not isinstance(network, ViTEncoder | MaskedImageModel):
         raise ValueError(f"{path} holds a {type(network).__name__}, not an encoder or a pre-training model of lut_tf")
     return network

@@ -61,7 +61,7 @@ def make_encoder(
     arrays = joined_biases(arrays)
     encoder = ViTEncoder(**infer_encoder(arrays, rows, num_heads, image_size, what))
     table = encoder_row(rows, "positions")
-    short = bool(encoder.leading) and arrays[table].shape[1] == encoder.patches
+    short = bool(encoder.prefix_tokens) and arrays[table].shape[1] == encoder.patches
     return encoder, {**arrays, table: with_class_row(arrays[table], short)}
 
 
@@ -84,7 +84,7 @@ def encoder_tensors(encoder: ViTEncoder, layout: str) -> Tensors:
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} is not known: choose one of {', '.join(LAYOUTS)}")
-    if layout == "huggingface" and not encoder.leading:
+    if layout == "huggingface" and not encoder.prefix_tokens:
         raise ValueError('layout="huggingface" needs a class token and this encoder has none: choose "timm"')
     return write(bind(ENCODER_LAYOUTS[layout], encoder))
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import pickle
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from lut_tf.writing import replacing
 
 Tensors = dict[str, np.ndarray]
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -158,28 +158,17 @@ def check_target(path: str | os.PathLike[str], suffixes: tuple[str, ...] = (".pt
     return path
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to, and put it in its place once all is written."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_weights(path: Path, content: Mapping[str, Any]) -> None:
     """Write names to arrays (.safetensors), or these also in groups by name (.pth), at once or not at all."""
-    with replacing(path) as temporary:
+    with replacing(path) as written:
         if path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
-            save_file(dict(content), temporary, metadata={"format": "pt"})  # Hugging Face insists on the format
+            save_file(dict(content), written, metadata={"format": "pt"})  # Hugging Face insists on the format
             return
         torch = _torch()
 
         def tensors(group: Mapping[str, Any]) -> dict[str, Any]:
             return {k: tensors(v) if isinstance(v, Mapping) else torch.tensor(v) for k, v in group.items()}
 
-        torch.save(tensors(content), temporary)
+        torch.save(tensors(content), written)

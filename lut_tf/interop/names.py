@@ -62,14 +62,12 @@ def _joint_block(theirs: str) -> tuple[Row, ...]:
         Row(f"{theirs}.attn.qkv.bias", f"{ours}.attention.qkv.bias", optional=True),
         *_linear(f"{theirs}.attn.proj", f"{ours}.attention.projection"),
         *_norm(f"{theirs}.norm2", f"{ours}.norm2"),
-        *_linear(f"{theirs}.mlp.fc1", f"{ours}.expand"),
-        *_linear(f"{theirs}.mlp.fc2", f"{ours}.contract"),
+        *_linear(f"{theirs}.mlp.fc1", f"{ours}.mlp.fc1"),
+        *_linear(f"{theirs}.mlp.fc2", f"{ours}.mlp.fc2"),
     )
 
 
-def _split_block(
-    theirs: str, qkv: tuple[str, str, str], projection: str, expand: str, contract: str
-) -> tuple[Row, ...]:
+def _split_block(theirs: str, qkv: tuple[str, str, str], projection: str, fc1: str, fc2: str) -> tuple[Row, ...]:
     """Rows of a block with queries, keys and values apart (Hugging Face)."""
     ours = "block_layers.{i}"
     thirds = enumerate(f"{theirs}.{name}" for name in qkv)
@@ -86,8 +84,8 @@ def _split_block(
         *attention,
         *_linear(f"{theirs}.{projection}", f"{ours}.attention.projection"),
         *_norm(f"{theirs}.layernorm_after", f"{ours}.norm2"),
-        *_linear(f"{theirs}.{expand}", f"{ours}.expand"),
-        *_linear(f"{theirs}.{contract}", f"{ours}.contract"),
+        *_linear(f"{theirs}.{fc1}", f"{ours}.mlp.fc1"),
+        *_linear(f"{theirs}.{fc2}", f"{ours}.mlp.fc2"),
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from lut_tf.config import MethodConfig
 from lut_tf.interop.encoders import make_encoder
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
 from lut_tf.interop.names import REFERENCE_DECODER, REFERENCE_ENCODER, Slot, bind, head_rows
@@ -133,8 +134,7 @@ def save_reference(model: MaskedImageModel, path: str | os.PathLike[str]) -> Non
 
 
 def _refuse_unknown(settings: Mapping[str, Any]) -> None:
-    parts = {"self", "encoder", "decoder", "projector", "predictor", "kwargs"}
-    known = [name for name in inspect.signature(LUT.__init__).parameters if name not in parts]
+    known = [field.name for field in fields(MethodConfig) if field.name not in ("name", "head")] + ["teacher_dtype"]
     if unknown := [name for name in settings if name not in known]:
         raise ValueError(f"{', '.join(unknown)}: no such setting of a loaded model: give some of {', '.join(known)}")
 

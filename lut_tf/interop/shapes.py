@@ -125,8 +125,8 @@ def infer_grid(
     )
 
 
-def _grid(places: np.ndarray, patch_size: int, image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    patches, width = places.shape
+def _grid(positions: np.ndarray, patch_size: int, image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    patches, width = positions.shape
     if image_size is not None:
         sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(sides) != 2:
@@ -139,7 +139,7 @@ def _grid(places: np.ndarray, patch_size: int, image_size: int | Sequence[int] |
     grids = [(rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0]
     if width % 4 == 0:
         for grid in grids:
-            if np.abs(places - sincos_positions(grid, width, class_token=False)).max() < SAME_TABLE:
+            if np.abs(positions - sincos_positions(grid, width, class_token=False)).max() < SAME_TABLE:
                 return grid
     return (side, side) if side and side * side == patches else None
 
@@ -152,10 +152,10 @@ def infer_head(arrays: Tensors, name: str) -> dict[str, Any]:
     found = {k: v for k, v in arrays.items() if re.match(rf"{name}\.\d+\.", k)}
     if not found:
         return {"depth": 0}
-    places = [int(key.split(".")[1]) for key in found]
+    indices = [int(key.split(".")[1]) for key in found]
     normed = any(value.ndim == 1 for value in found.values())
     stride = 3 if normed else 2
-    depth = max(place // stride + (2 if place % stride else 1) for place in places)
+    depth = max(i // stride + (2 if i % stride else 1) for i in indices)
     first = found.get(f"{name}.0.weight")
     shape = {"depth": depth, **({"hidden": first.shape[0]} if first is not None and depth > 1 else {})}
     if depth == 1:

@@ -7,16 +7,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from lut_tf.methods.base import Gather, MaskedImageModel
-from lut_tf.methods.losses import infonce_distance, l2_distance, smooth_l1_distance
-from lut_tf.methods.masking import disjoint_plans
+from lut_tf.config import Fraction, check_value
+from lut_tf.methods.base import MaskedImageModel
+from lut_tf.methods.context import ContextLoss
+from lut_tf.methods.masking import MaskPlan, disjoint_plans
 from lut_tf.methods.momentum import CosineMomentum
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.heads import MLPHead
-from lut_tf.models.layers import mean_tokens
-
-DISTANCES = ("l2", "infonce", "smooth_l1")
+from lut_tf.step import Gather
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
@@ -29,66 +28,45 @@ class LUT(MaskedImageModel):
     Args:
         encoder: see `MaskedImageModel`.
         decoder: see `MaskedImageModel`.
-        mask_ratio: see `MaskedImageModel`; at least 0.5, for the two views see disjoint patches.
-        norm_pix_loss: see `MaskedImageModel`.
-        reconstruction_weight: weight of L_MIM.
-        context_weight: weight of L_BC.
-        context_distance: `l2` (squared, on unit vectors), `infonce` or `smooth_l1`.
-        temperature: of `infonce`.
-        symmetric: both directions; False keeps d(q1, k2) only, as the paper's figure draws (about 40 % cheaper).
-        momentum: of the teacher: a number, or a schedule of the optimizer step such as `CosineMomentum(0.996, steps)`.
-        projector: maps pooled tokens (B, D) to (B, D); None makes the paper's `MLPHead`. The teacher has a copy.
-        predictor: student only, maps the projector's output on; None makes the paper's `MLPHead`.
+        mask_ratio: the setting of this name; at least 0.5, for the two views see disjoint patches.
+        norm_pix_loss: the setting of this name.
+        momentum: of the teacher: a number, or a schedule of the optimizer step such as `CosineMomentum(0.996, steps)`;
+            None: the setting of this name, at every step.
+        projector: maps pooled tokens (B, D) to (B, D); None makes the settings' `head`. The teacher has a copy.
+        predictor: student only, maps the projector's output on; None makes the settings' `head`.
         teacher_dtype: Keras dtype policy that the teacher computes in, for instance `mixed_bfloat16`; its weights, and
             their average, stay float32. None: the student's.
+        **settings: see `MaskedImageModel`: `settings`, `name`, `dtype`, and settings by their names.
 
     Raises:
-        ValueError: a mask ratio that leaves no visible patch or too few for two disjoint views, an unknown distance, a
-            head of another width than the encoder's, or a number outside its range.
+        ValueError: as `MaskedImageModel`; or a head of another width than the encoder's.
     """
 
-    views = 2
-    metric_names = ("loss", "reconstruction", "context")
+    method = "lut"
+    view_count = 2
+    has_teacher = True
+    loss_parts = ("reconstruction", "context")
 
     def __init__(
         self,
         encoder: ViTEncoder,
         decoder: PixelDecoder | None = None,
-        mask_ratio: float = 0.75,
-        norm_pix_loss: bool = True,
-        reconstruction_weight: float = 1.0,
-        context_weight: float = 0.25,
-        context_distance: str = "l2",
-        temperature: float = 0.2,
-        symmetric: bool = True,
-        momentum: float | CosineMomentum = 0.996,
+        mask_ratio: float | None = None,
+        norm_pix_loss: bool | None = None,
+        *,
+        momentum: float | CosineMomentum | None = None,
         projector: MLPHead | None = None,
         predictor: MLPHead | None = None,
         teacher_dtype: str | None = None,
-        **kwargs: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(encoder, decoder, mask_ratio, norm_pix_loss, **kwargs)
-        if 2 * self.visible > encoder.patches:
-            raise ValueError(
-                f"mask_ratio={mask_ratio} leaves {self.visible} of {encoder.patches} patches visible, and LUT's two "
-                f"views must not share any: choose at least 0.5"
-            )
-        if context_distance not in DISTANCES:
-            raise ValueError(
-                f"context_distance={context_distance!r} is not known: choose one of {', '.join(DISTANCES)}"
-            )
-        for name, weight in (("reconstruction", reconstruction_weight), ("context", context_weight)):
-            if weight < 0:
-                raise ValueError(f"{name}_weight={weight} must be 0 or more")
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} must be above 0")
-        if isinstance(momentum, float | int) and not 0 <= momentum <= 1:
-            raise ValueError(f"momentum={momentum} must lie between 0 and 1")
-        self.reconstruction_weight, self.context_weight = reconstruction_weight, context_weight
-        self.context_distance, self.temperature, self.symmetric = context_distance, temperature, symmetric
-        self.momentum = momentum
-        self.projector = projector or MLPHead(encoder.width, name="projector")
-        self.predictor = predictor or MLPHead(encoder.width, name="predictor")
+        super().__init__(encoder, decoder, mask_ratio, norm_pix_loss, **settings)
+        if isinstance(momentum, float | int):
+            check_value("momentum", momentum, Fraction)
+        self.momentum = self.settings.momentum if momentum is None else momentum
+        self.context = ContextLoss(self.settings)
+        self.projector = projector or self._head("projector", self.settings.head.projector_depth)
+        self.predictor = predictor or self._head("predictor", self.settings.head.predictor_depth)
         for head in (self.projector, self.predictor):
             if head.width != encoder.width:
                 raise ValueError(
@@ -97,15 +75,19 @@ class LUT(MaskedImageModel):
             if not head.built:  # it is where a saved model is loaded
                 head.build((None, encoder.width))
         self.teacher_dtype = teacher_dtype
-        policy = {"dtype": teacher_dtype} if teacher_dtype else {}
-        self.teacher_encoder = ViTEncoder.from_config({**encoder.get_config(), **policy, "name": "teacher_encoder"})
+        other = {"dtype": teacher_dtype} if teacher_dtype else {}
+        self.teacher_encoder = ViTEncoder.from_config({**encoder.get_config(), **other, "name": "teacher_encoder"})
         self.teacher_projector = MLPHead.from_config(
-            {**self.projector.get_config(), **policy, "name": "teacher_projector"}
+            {**self.projector.get_config(), **other, "name": "teacher_projector"}
         )
         self.teacher_projector.build((None, encoder.width))
         for part in (self.teacher_encoder, self.teacher_projector):
             part.trainable = False
         self.reset_teacher()
+
+    def _head(self, name: str, depth: int) -> MLPHead:
+        head, width = self.settings.head, self.encoder.width
+        return MLPHead(width, head.hidden, depth, head.norm, head.activation, name=name, dtype=self.dtype_policy)
 
     @property
     def teacher_pairs(self) -> list[tuple[Any, Any]]:
@@ -119,6 +101,15 @@ class LUT(MaskedImageModel):
         for teacher, student in self.teacher_pairs:
             teacher.assign(student)
 
+    def momentum_at(self, step: Any) -> Any:
+        """Return the teacher's momentum at optimizer step `step`, float32."""
+        return ops.cast(self.momentum(step) if callable(self.momentum) else self.momentum, "float32")
+
+    @staticmethod
+    def plans(noise: Any, visible: int) -> tuple[MaskPlan, ...]:
+        """Return two plans whose visible patches are disjoint (LUT §3)."""
+        return disjoint_plans(noise, visible)
+
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Run student and teacher on a prepared batch.
 
@@ -127,33 +118,34 @@ class LUT(MaskedImageModel):
             plans; `student1` (and `student2` if symmetric): the predictor's outputs (B, D); `teacher2` (and
             `teacher1`): the teacher's targets (B, D), without gradient.
         """
-        plan1, plan2 = disjoint_plans(batch["noise"], self.visible)
-        tokens = self._student_tokens(batch, plan1, plan2)
+        plans = dict(enumerate(self.plans(batch["noise"], self.visible), start=1))
+        tokens = self._student_tokens(batch, plans)
         outputs = {
-            "prediction": self.network(self.decoder, tokens[0], plan1.visible, plan1.masked),
-            "plan1": plan1,
-            "plan2": plan2,
+            "prediction": self.network(self.decoder, tokens[1], plans[1].visible, plans[1].masked),
+            **{f"plan{view}": plan for view, plan in plans.items()},
         }
-        for i, view_tokens in enumerate(tokens, start=1):  # one after the other: BatchNorm's statistics move twice
-            pooled = mean_tokens(view_tokens[:, 1:])
-            outputs[f"student{i}"] = self.predictor(self.projector(pooled, training=training), training=training)
-        return {**outputs, **self._targets(batch)}
+        for view in self.context.student_views:  # one after the other: BatchNorm's statistics move twice
+            query = self.projector(self.context.query(tokens[view], self.encoder.prefix_tokens), training=training)
+            outputs[f"student{view}"] = self.predictor(query, training=training)
+        return {**outputs, **{f"teacher{view}": key for view, key in self._targets(batch).items()}}
 
-    def _student_tokens(self, batch: dict[str, Any], plan1: Any, plan2: Any) -> list[Any]:
-        """Encode the visible patches of view 1 (and 2), in one pass over both."""
-        if not self.symmetric:
-            return [self.network(self.encoder.encode, batch["view1"], plan1.visible)]
-        images = ops.concatenate([batch["view1"], batch["view2"]], axis=0)
-        ids = ops.concatenate([plan1.visible, plan2.visible], axis=0)
-        return ops.split(self.network(self.encoder.encode, images, ids), 2, axis=0)
+    def _student_tokens(self, batch: dict[str, Any], plans: dict[int, MaskPlan]) -> dict[int, Any]:
+        """Encode the visible patches of the views that the losses ask for, in one pass over all."""
+        views = self.context.student_views
+        images = _joined([batch[f"view{view}"] for view in views])
+        ids = _joined([plans[view].visible for view in views])
+        return dict(zip(views, _split(self.network(self.encoder.encode, images, ids), len(views)), strict=True))
 
-    def _targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _targets(self, batch: dict[str, Any]) -> dict[int, Any]:
         """Return the teacher's view of whole images: pooled, projected, in inference mode, without gradient."""
-        names = ("view1", "view2") if self.symmetric else ("view2",)
-        images = ops.concatenate([batch[name] for name in names], axis=0)
-        pooled = self.network(self.teacher_encoder.features, images)
+        views = self.context.teacher_views
+        images = _joined([batch[f"view{view}"] for view in views])
+        pooled = self.network(self._teacher_key, images)
         targets = ops.stop_gradient(self.teacher_projector(pooled, training=False))
-        return {f"teacher{name[-1]}": x for name, x in zip(names, ops.split(targets, len(names), axis=0), strict=True)}
+        return dict(zip(views, _split(targets, len(views)), strict=True))
+
+    def _teacher_key(self, images: Any) -> Any:
+        return self.context.key(self.teacher_encoder, images)
 
     def compute_losses(
         self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
@@ -162,30 +154,25 @@ class LUT(MaskedImageModel):
         batch = self.prepare(batch)
         outputs = self(batch, training=training)
         reconstruction = self.reconstruction(batch, outputs)
-        context = self._distance(outputs["student1"], outputs["teacher2"], gather)
-        if self.symmetric:
-            context = 0.5 * (context + self._distance(outputs["student2"], outputs["teacher1"], gather))
-        total = self.reconstruction_weight * reconstruction + self.context_weight * context
+        queries = {view: outputs[f"student{view}"] for view in self.context.student_views}
+        keys = {view: outputs[f"teacher{view}"] for view in self.context.teacher_views}
+        context = self.context(queries, keys, gather)
+        total = self.settings.reconstruction_weight * reconstruction + self.settings.context_weight * context
         return {"total": total, "reconstruction": reconstruction, "context": context}
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, networks and momentum schedule serialised."""
+        """Return the constructor's arguments: networks and momentum serialised by Keras, settings as nested dicts."""
         parts = {name: getattr(self, name) for name in ("projector", "predictor", "momentum")}
-        plain = (
-            "reconstruction_weight",
-            "context_weight",
-            "context_distance",
-            "temperature",
-            "symmetric",
-            "teacher_dtype",
-        )
         return {
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
-            **{name: getattr(self, name) for name in plain},
+            "teacher_dtype": self.teacher_dtype,
         }
 
-    def _distance(self, query: Any, key: Any, gather: Gather) -> Any:
-        if self.context_distance == "infonce":
-            return infonce_distance(query, key, gather(ops.cast(key, "float32")), self.temperature)
-        return {"l2": l2_distance, "smooth_l1": smooth_l1_distance}[self.context_distance](query, key)
+
+def _joined(tensors: list[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=0)
+
+
+def _split(tensor: Any, count: int) -> list[Any]:
+    return [tensor] if count == 1 else ops.split(tensor, count, axis=0)

@@ -6,17 +6,25 @@ from typing import Any
 
 import keras
 
-from lut_tf.methods.base import Gather, MaskedImageModel
-from lut_tf.methods.masking import random_plan
+from lut_tf.methods.base import MaskedImageModel
+from lut_tf.methods.masking import MaskPlan, random_plan
+from lut_tf.step import Gather
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
 class MAE(MaskedImageModel):
     """MAE; see `MaskedImageModel` for the arguments and the batch."""
 
+    method = "mae"
+
+    @staticmethod
+    def plans(noise: Any, visible: int) -> tuple[MaskPlan, ...]:
+        """Return one plan: the patches of the smallest noises are visible (MAE §3)."""
+        return (random_plan(noise, visible),)
+
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Return `prediction` (B, L, p·p·3: the visible patches', then the masked ones') and `plan1`."""
-        plan = random_plan(batch["noise"], self.visible)
+        (plan,) = self.plans(batch["noise"], self.visible)
         tokens = self.network(self.encoder.encode, batch["view1"], plan.visible)
         return {"prediction": self.network(self.decoder, tokens, plan.visible, plan.masked), "plan1": plan}
 

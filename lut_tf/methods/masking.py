@@ -1,4 +1,4 @@
-"""Which patches the student sees: plans of integer places, made from noise that comes with the batch."""
+"""Which patches the student sees: plans of integer ids of patches, made from noise that comes with the batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras import ops
 
 
 class MaskPlan(NamedTuple):
-    """The places of an image's patches, row by row from 0; the two lists are disjoint.
+    """The ids of an image's patches, row by row from 0; the two lists are disjoint.
 
     Attributes:
         visible: (B, V) int32, patches that the student sees.
@@ -17,11 +17,6 @@ class MaskPlan(NamedTuple):
 
     visible: Any
     masked: Any
-
-
-def visible_patches(patches: int, mask_ratio: float) -> int:
-    """Return V = int(L · (1 − m)), the number of visible patches (MAE's and LUT's rounding)."""
-    return int(patches * (1 - mask_ratio))
 
 
 def _shuffled(noise: Any) -> Any:

@@ -72,8 +72,8 @@ class PixelDecoder(keras.Model):
 
         Args:
             tokens: (B, 1 + V, encoder width): class token, then the tokens of the patches at `visible`.
-            visible: (B, V) integer places.
-            masked: (B, M) integer places.
+            visible: (B, V) integer ids of patches, row by row from 0.
+            masked: (B, M) integer ids of patches, row by row from 0.
             training: unused (the decoder has neither dropout nor batch statistics).
 
         Returns:
@@ -84,11 +84,11 @@ class PixelDecoder(keras.Model):
         mask_tokens = ops.broadcast_to(mask_token, (batch, hidden, self.width))
         x = ops.concatenate([self.embedding(tokens), mask_tokens], axis=1)
         table = ops.cast(self.positions, self.compute_dtype)
-        places = ops.take(table[1:], ops.concatenate([visible, masked], axis=1), axis=0)
-        class_place = ops.broadcast_to(table[None, :1], (batch, 1, self.width))
-        x = x + ops.concatenate([class_place, places], axis=1)
+        ids = ops.concatenate([visible, masked], axis=1)
+        class_position = ops.broadcast_to(table[None, :1], (batch, 1, self.width))
+        x = x + ops.concatenate([class_position, ops.take(table[1:], ids, axis=0)], axis=1)
         for block in self.block_layers:
-            x, _ = block(x)
+            x = block(x)
         return self.pixels(self.norm(x[:, 1:]))
 
     def get_config(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class ViTEncoder(keras.Model):
         super().__init__(**kwargs)
         if positions not in ("sincos", "learned"):
             raise ValueError(f'positions={positions!r} is not known: choose "sincos" or "learned"')
-        self.position_kind, self.leading = positions, int(class_token)
+        self.position_kind, self.prefix_tokens = positions, int(class_token)
         if min(patch_size, width, depth, heads) < 1:
             raise ValueError(
                 f"patch_size={patch_size}, width={width}, depth={depth}, heads={heads} must all be at least 1"
@@ -110,9 +110,9 @@ class ViTEncoder(keras.Model):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create class token (normal, 0.02), positions and every child's weights."""
-        tokens = (None, self.leading + self.patches, self.width)
+        tokens = (None, self.prefix_tokens + self.patches, self.width)
         self.class_token = None
-        if self.leading:
+        if self.prefix_tokens:
             self.class_token = self.add_weight(
                 shape=(1, 1, self.width), initializer=keras.initializers.RandomNormal(stddev=0.02), name="class_token"
             )
@@ -125,7 +125,7 @@ class ViTEncoder(keras.Model):
             name="positions",
         )
         if not learned:
-            self.positions.assign(sincos_positions(self.grid, self.width, class_token=bool(self.leading)))
+            self.positions.assign(sincos_positions(self.grid, self.width, class_token=bool(self.prefix_tokens)))
         self.patch_embedding.build((None, self.patches, 3 * self.patch_size**2))
         layers: list[Any] = [*self.block_layers, self.norm]
         for layer in layers:
@@ -137,7 +137,7 @@ class ViTEncoder(keras.Model):
 
         Args:
             images: (B, H, W, 3) float, normalised.
-            ids: (B, V) integer places of the patches wanted; None takes all L.
+            ids: (B, V) integer ids of the patches wanted, row by row from 0; None takes all L.
 
         Returns:
             (B, V, D), positions not yet added.
@@ -150,8 +150,8 @@ class ViTEncoder(keras.Model):
     def add_positions(self, embedded: Any, ids: Any = None) -> Any:
         """Add each patch's position and put the class token in front: (B, V, D) -> (B, 1 + V, D)."""
         table = ops.cast(self.positions, self.compute_dtype)
-        places = table[self.leading :]
-        positions = places[None] if ids is None else ops.take(places, ids, axis=0)
+        patch_positions = table[self.prefix_tokens :]
+        positions = patch_positions[None] if ids is None else ops.take(patch_positions, ids, axis=0)
         if self.class_token is None:
             return embedded + positions
         class_token = ops.cast(self.class_token, self.compute_dtype) + table[None, :1]
@@ -178,11 +178,12 @@ class ViTEncoder(keras.Model):
         wanted_tokens, wanted_maps = ([range(self.depth)[i] for i in chosen] for chosen in (layers, attention))
         states, maps = {}, {}
         for i, block in enumerate(self.block_layers):
-            tokens, weights = block(tokens)
+            if i in wanted_maps:
+                tokens, maps[i] = block(tokens, return_attention=True)
+            else:
+                tokens = block(tokens)
             if i in wanted_tokens:
                 states[i] = tokens
-            if i in wanted_maps:
-                maps[i] = weights
         if final_norm:
             tokens = self.norm(tokens)
         if not layers and not attention:
@@ -190,7 +191,7 @@ class ViTEncoder(keras.Model):
         return Trace(tokens, [states[i] for i in wanted_tokens], [maps[i] for i in wanted_maps])
 
     def encode(self, images: Any, ids: Any = None) -> Any:
-        """Return the tokens (B, 1 + V, D), after the final norm, of the patches at `ids` (B, V); None takes all."""
+        """Return the tokens (B, 1 + V, D), after the final norm, of the patches with `ids` (B, V); None takes all."""
         return self.blocks(self.add_positions(self.embed(images, ids), ids))
 
     def call(self, images: Any, training: bool | None = None) -> Any:
@@ -205,10 +206,10 @@ class ViTEncoder(keras.Model):
         """
         if pooling not in ("mean", "cls"):
             raise ValueError(f'pooling={pooling!r} is not known: choose "mean" or "cls"')
-        if pooling == "cls" and not self.leading:
+        if pooling == "cls" and not self.prefix_tokens:
             raise ValueError('pooling="cls" needs a class token and this encoder has none: choose "mean"')
         tokens = self(images)
-        return tokens[:, 0] if pooling == "cls" else mean_tokens(tokens[:, self.leading :])
+        return tokens[:, 0] if pooling == "cls" else mean_tokens(tokens[:, self.prefix_tokens :])
 
     def resized(self, image_size: int | Sequence[int]) -> ViTEncoder:
         """Return an encoder for another input size, rectangles too: same weights, the positions resized bicubically.
@@ -221,7 +222,7 @@ class ViTEncoder(keras.Model):
             if source is not self.positions:
                 target.assign(source)
         table = ops.convert_to_numpy(self.positions)
-        other.positions.assign(resize_positions(table, self.grid, other.grid, class_token=bool(self.leading)))
+        other.positions.assign(resize_positions(table, self.grid, other.grid, class_token=bool(self.prefix_tokens)))
         return other
 
     def get_config(self) -> dict[str, Any]:
@@ -235,5 +236,5 @@ class ViTEncoder(keras.Model):
             "depth": self.depth,
             "heads": self.heads,
             "positions": self.position_kind,
-            "class_token": bool(self.leading),
+            "class_token": bool(self.prefix_tokens),
         }

@@ -129,8 +129,16 @@ class Attention(keras.layers.Layer):
         self.projection.build(input_shape)
         self.built = True
 
-    def call(self, x: Any) -> tuple[Any, Any]:
-        """Return the mixed tokens (B, T, D) and the attention (B, heads, T, T), float32, rows summing to 1."""
+    def call(self, x: Any, return_attention: bool = False) -> Any:
+        """Mix the tokens (B, T, D) with each other.
+
+        Args:
+            x: (B, T, D).
+            return_attention: the attention (B, heads, T, T), float32, rows summing to 1, is wanted too.
+
+        Returns:
+            The mixed tokens (B, T, D); with `return_attention`, these and the attention.
+        """
         length = x.shape[1]
         qkv = ops.reshape(self.qkv(x), (-1, length, 3, self.heads, self.head_width))
         query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3, axis=0)
@@ -138,7 +146,32 @@ class Attention(keras.layers.Layer):
         attention = ops.softmax(ops.cast(scores, "float32"), axis=-1)
         mixed = ops.matmul(ops.cast(attention, value.dtype), value)
         mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, length, self.heads * self.head_width))
-        return self.projection(mixed), attention
+        mixed = self.projection(mixed)
+        return (mixed, attention) if return_attention else mixed
+
+
+class MLP(keras.layers.Layer):
+    """Two linear layers with an exact GELU between them.
+
+    Args:
+        width: channels in and out.
+        hidden: channels between.
+    """
+
+    def __init__(self, width: int, hidden: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fc1 = keras.layers.Dense(hidden, dtype=self.dtype_policy, name="fc1")
+        self.fc2 = keras.layers.Dense(width, dtype=self.dtype_policy, name="fc2")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build both linear layers."""
+        self.fc1.build(input_shape)
+        self.fc2.build((*input_shape[:-1], self.fc1.units))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Map tokens (B, T, D) to (B, T, D), each by itself."""
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class Block(keras.layers.Layer):
@@ -151,22 +184,21 @@ class Block(keras.layers.Layer):
 
     def __init__(self, width: int, heads: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.width = width
         self.norm1 = LayerNorm(dtype=self.dtype_policy, name="norm1")
         self.attention = Attention(width, heads, dtype=self.dtype_policy, name="attention")
         self.norm2 = LayerNorm(dtype=self.dtype_policy, name="norm2")
-        self.expand = keras.layers.Dense(4 * width, dtype=self.dtype_policy, name="expand")
-        self.contract = keras.layers.Dense(width, dtype=self.dtype_policy, name="contract")
+        self.mlp = MLP(width, 4 * width, dtype=self.dtype_policy, name="mlp")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Build every child, so that saved weights load (Keras 3 skips children that were not built)."""
-        for layer in (self.norm1, self.attention, self.norm2, self.expand):
+        for layer in (self.norm1, self.attention, self.norm2, self.mlp):
             layer.build(input_shape)
-        self.contract.build((*input_shape[:-1], 4 * self.width))
         self.built = True
 
-    def call(self, x: Any) -> tuple[Any, Any]:
-        """Return the tokens (B, T, D) and the block's attention (B, heads, T, T)."""
-        mixed, attention = self.attention(self.norm1(x))
+    def call(self, x: Any, return_attention: bool = False) -> Any:
+        """Return the tokens (B, T, D); with `return_attention`, also the attention (B, heads, T, T), as `Attention`."""
+        mixed = self.attention(self.norm1(x), return_attention=return_attention)
+        mixed, attention = mixed if return_attention else (mixed, None)
         x = x + mixed
-        return x + self.contract(gelu(self.expand(self.norm2(x)))), attention
+        x = x + self.mlp(self.norm2(x))
+        return (x, attention) if return_attention else x

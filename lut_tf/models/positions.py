@@ -37,8 +37,8 @@ def resize_positions(
     """
     if source == target:
         return table.astype("float32")
-    leading = int(class_token)
-    grid = table[leading:].reshape(*source, -1).astype("float64")
+    prefix_tokens = int(class_token)
+    grid = table[prefix_tokens:].reshape(*source, -1).astype("float64")
     rows, columns = (_cubic_weights(s, t) for s, t in zip(source, target, strict=True))
     resized = np.einsum("ry,cx,yxd->rcd", rows, columns, grid)
-    return np.concatenate([table[:leading], resized.reshape(-1, table.shape[1])]).astype("float32")
+    return np.concatenate([table[:prefix_tokens], resized.reshape(-1, table.shape[1])]).astype("float32")

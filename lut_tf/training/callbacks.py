@@ -1,4 +1,9 @@
-"""What happens around the epochs of `fit`: measuring, logging, drawing, saving, stopping on nonsense."""
+"""What happens around the steps and epochs of `fit`: measuring, logging, drawing, saving, stopping on nonsense.
+
+No callback here has an `on_train_batch_end`: Keras hands it the step's losses as Python numbers, and to have them the
+host waits for the device. What happens between two steps is done as the next one begins (`BetweenSteps`), and what must
+be read from the device is read every `LOOK_EVERY` steps, before a checkpoint, and as an epoch ends.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +17,60 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from lut_tf.config import CheckpointConfig
 from lut_tf.errors import Stopped
+from lut_tf.step.tensorflow_step import REMEMBERED
 from lut_tf.training.checkpoint import Checkpoints, SaveFailed
 from lut_tf.training.interruption import Interrupted, StopRequest
+from lut_tf.training.plan import Plan
 from lut_tf.writing import write_text
 
 logger = logging.getLogger(__name__)
+
+LOOK_EVERY = REMEMBERED
+"""Steps between two looks at what the replicas have agreed: the host waits for the device no more often than that."""
 
 
 def _due(epoch: int, every: int) -> bool:
     """Tell whether something that happens every `every` epochs (0: never) happens at the end of `epoch` (from 0)."""
     return every > 0 and (epoch + 1) % every == 0
+
+
+def tensorboard(directory: Path) -> keras.callbacks.TensorBoard:
+    """Return Keras' callback that writes an epoch's figures for TensorBoard."""
+    board = keras.callbacks.TensorBoard(str(directory), write_graph=False)
+    board.async_safe = True  # by epochs only, so its `on_train_batch_end` does nothing; Keras need not wait to call it
+    return board
+
+
+class BetweenSteps(keras.callbacks.Callback):
+    """Knows how many steps are done, without waiting for the device: they may still be under way.
+
+    Args:
+        start_step: optimizer steps that the run has behind it when `fit` starts.
+    """
+
+    def __init__(self, start_step: int) -> None:
+        super().__init__()
+        self.step = start_step
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Count the step before this one."""
+        if batch:
+            self.step += 1
+            self.after_step(epoch_ends=False)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Count the epoch's last step."""
+        self.step += 1
+        self.after_step(epoch_ends=True)
+
+    def after_step(self, epoch_ends: bool) -> None:
+        """Do what is to be done after step number `step`."""
+
+    def looks(self, epoch_ends: bool) -> bool:
+        """Tell whether it is time to look at the device; at the same steps on every host."""
+        return epoch_ends or self.step % LOOK_EVERY == 0
 
 
 class Probe(keras.callbacks.Callback):
@@ -51,17 +99,14 @@ class MetricsLog(keras.callbacks.Callback):
     Args:
         path: the file.
         start_step: optimizer steps that the run has behind it when it starts.
-        steps_per_epoch: optimizer steps of one epoch.
-        batch_size: images of a step.
+        plan: of the run.
         patient: when the disk is full, keep the lines for the next epoch instead of raising `OSError`.
     """
 
-    def __init__(
-        self, path: Path, start_step: int, steps_per_epoch: int, batch_size: int, patient: bool = False
-    ) -> None:
+    def __init__(self, path: Path, start_step: int, plan: Plan, patient: bool = False) -> None:
         super().__init__()
         self._patient, self._waiting = patient, list[str]()
-        self._path, self._steps, self._batch_size = path, steps_per_epoch, batch_size
+        self._path, self._plan = path, plan
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start_step]
         if kept != lines or not path.exists():
@@ -69,18 +114,15 @@ class MetricsLog(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock."""
-        self._start, self._done = time.perf_counter(), 0
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Count the step: a resumed epoch has fewer."""
-        self._done += 1
+        self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Write the epoch's line."""
         seconds = time.perf_counter() - self._start
         values = {name: float(value) for name, value in (logs or {}).items()}
-        speed = {"seconds": round(seconds, 3), "images_per_second": round(self._done * self._batch_size / seconds, 1)}
-        line = {"epoch": epoch + 1, "step": (epoch + 1) * self._steps, **values, **speed}
+        images = self.params["steps"] * self._plan.batch_size  # a resumed epoch has fewer steps
+        speed = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1)}
+        line = {"epoch": epoch + 1, "step": (epoch + 1) * self._plan.steps_per_epoch, **values, **speed}
         self._waiting.append(json.dumps(line) + "\n")
         self._write()
 
@@ -136,7 +178,6 @@ class Pictures(keras.callbacks.Callback):
             if not self._patient:
                 raise
             logger.warning("%s cannot be written (%s): going on without it", path, error.strerror)
-            path.unlink(missing_ok=True)
             return
         if self._writer:
             with self._writer.as_default():
@@ -163,84 +204,15 @@ class RestoreMeans(keras.callbacks.Callback):
         self._restored = []
 
 
-class SaveCheckpoint(keras.callbacks.Callback):
-    """Save when it is time, and when a signal asks the run to stop; put it last, after all else of an epoch is written.
-
-    Raises `Interrupted` after the step at which a signal was noticed, once that step is saved. On several hosts all of
-    them stop, after the same step.
-
-    Args:
-        checkpoints: where to.
-        start_step: optimizer steps that the run has behind it when it starts.
-        total_steps: of the whole run; its end is always saved.
-        intervals: save at multiples of these steps.
-        every_minutes: minutes between two checkpoints; 0: none by the clock.
-        request: asks the run to stop.
-        hosts: of the run.
-        patient: when a checkpoint cannot be written, warn and go on instead of raising `SaveFailed`.
-    """
-
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        start_step: int,
-        total_steps: int,
-        intervals: list[int],
-        every_minutes: float,
-        request: StopRequest,
-        hosts: int = 1,
-        patient: bool = False,
-    ) -> None:
-        super().__init__()
-        self._checkpoints, self._step, self._total = checkpoints, start_step, total_steps
-        self._intervals, self._seconds, self._request = intervals, 60 * every_minutes, request
-        self._hosts, self._patient = hosts, patient
-        self._saved_at, self._due, self._stop = time.monotonic(), False, False
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Pass a signal on to the other hosts."""
-        if self._hosts > 1 and self._request.number:
-            self.model.ask_to_stop()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Count the step; inside an epoch, save if it is time."""
-        self._step += 1
-        self._stop = self.model.agreed.stop if self._hosts > 1 else bool(self._request.number)
-        due = any(self._step % interval == 0 for interval in self._intervals)
-        late = self._seconds and time.monotonic() - self._saved_at >= self._seconds
-        self._due = bool(due or late or self._step == self._total or self._stop)
-        if batch + 1 < self.params["steps"]:
-            self._save_if_due()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Save what was due at the epoch's last step, now that its line and pictures are written."""
-        self._save_if_due()
-
-    def _save_if_due(self) -> None:
-        if not self._due:
-            return
-        saved = True
-        try:
-            self._checkpoints.save(self._step)
-        except SaveFailed as failure:
-            if not self._patient:
-                raise
-            logger.warning("%s", failure)
-            saved = False
-        self._saved_at, self._due = time.monotonic(), False
-        if self._stop:
-            raise Interrupted(self._request.number, self._step, saved)
-
-
 class NonFiniteLoss(Stopped):
     """The loss, or its gradient, became infinite or not a number."""
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
+class StopOnNonFinite(BetweenSteps):
     """Stop with a clear error, before anything of it is saved, when a step's loss or gradient is no finite number.
 
     Args:
-        start_step: optimizer steps that the run has behind it when it starts.
+        start_step: optimizer steps that the run has behind it when `fit` starts.
         indices: returns the images of a step, for the message.
         checkpoints: named in the message.
         allowed: bad steps of the run that are only reported; the model must be compiled to leave them out.
@@ -249,32 +221,108 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def __init__(
         self, start_step: int, indices: Callable[[int], list[int]], checkpoints: Checkpoints, allowed: int = 0
     ) -> None:
-        super().__init__()
-        self._step, self._indices, self._checkpoints, self._allowed = start_step, indices, checkpoints, allowed
-        self._bad = 0
+        super().__init__(start_step)
+        self._indices, self._checkpoints, self._allowed = indices, checkpoints, allowed
+        self._seen = 0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Count on from the bad steps that a resumed run had."""
-        self._bad = self.model.agreed.bad_steps
+        self._seen = self.model.agreed.bad_steps
+        self.model.count_from(self.step)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Look at what the replicas have agreed about the step.
+    def after_step(self, epoch_ends: bool) -> None:
+        """Look, if it is time."""
+        if self.looks(epoch_ends):
+            self.look()
+
+    def look(self) -> None:
+        """Report what the replicas have agreed about the steps since the last look.
 
         Raises:
-            NonFiniteLoss: it is bad, and none more is allowed; the message names step, parts and images.
+            NonFiniteLoss: one is bad, and none more is allowed; the message names step, losses and images.
         """
-        agreed = self.model.agreed
-        if agreed.bad_steps > self._bad:
-            self._bad = agreed.bad_steps
+        if self.model.agreed.bad_steps == self._seen:
+            return
+        for bad in self.model.bad_steps_after(self._seen):
+            self._seen += 1
             what = (
-                f"the loss or gradient of step {self._step + 1} is not finite: {agreed.losses}; "
-                f"images {self._indices(self._step)}"
+                f"the loss or gradient of step {bad.number} is not finite: {bad.losses}; "
+                f"images {self._indices(bad.number - 1)}"
             )
-            if self._bad > self._allowed:
+            if self._seen > self._allowed:
                 raise NonFiniteLoss(
                     f"{what}; last good checkpoint: {self._checkpoints.newest()}; lower "
                     f"optimizer.base_learning_rate, give more optimizer.warmup_epochs, or let optimizer.max_bad_steps "
                     f"be skipped ({self._allowed} now)"
                 )
-            logger.warning("%s; skipped, number %d of %d allowed", what, self._bad, self._allowed)
-        self._step += 1
+            logger.warning("%s; skipped, number %d of %d allowed", what, self._seen, self._allowed)
+
+
+class SaveCheckpoint(BetweenSteps):
+    """Save when it is time, and when a signal asks the run to stop; put it last, after all else of an epoch is written.
+
+    Raises `Interrupted` after the step at which a signal was noticed, once that step is saved. On several hosts all of
+    them stop, after the same step, at most `LOOK_EVERY` steps later.
+
+    Args:
+        checkpoints: where to.
+        plan: of the run; its end is always saved.
+        start_step: optimizer steps that the run has behind it when `fit` starts.
+        intervals: save at multiples of these steps.
+        settings: `every_minutes`, and what to do `on_failure`.
+        request: asks the run to stop.
+        guard: looks first, so that nothing of a bad step is saved.
+        hosts: of the run.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        plan: Plan,
+        start_step: int,
+        intervals: list[int],
+        settings: CheckpointConfig,
+        request: StopRequest,
+        guard: StopOnNonFinite,
+        hosts: int = 1,
+    ) -> None:
+        super().__init__(start_step)
+        self._checkpoints, self._total, self._intervals = checkpoints, plan.total_steps, intervals
+        self._settings, self._request, self._guard, self._hosts = settings, request, guard, hosts
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Save if it is time, and pass a signal on to the other hosts."""
+        super().on_train_batch_begin(batch, logs)
+        if self._hosts > 1 and self._request.number:
+            self.model.ask_to_stop()
+
+    def after_step(self, epoch_ends: bool) -> None:
+        """Save if it is time; stop if one of the hosts was asked to."""
+        stop = self._asked_to_stop(epoch_ends)
+        due = any(self.step % interval == 0 for interval in self._intervals)
+        wait = 60 * self._settings.every_minutes
+        late = wait and time.monotonic() - self._saved_at >= wait
+        if not (due or late or stop or self.step == self._total):
+            return
+        self._guard.look()
+        saved = self._save()
+        self._saved_at = time.monotonic()
+        if stop:
+            raise Interrupted(self._request.number, self.step, saved)
+
+    def _asked_to_stop(self, epoch_ends: bool) -> bool:
+        if self._hosts == 1:
+            return bool(self._request.number)
+        return self.looks(epoch_ends) and self.model.agreed.stop
+
+    def _save(self) -> bool:
+        """Return whether a checkpoint was written."""
+        try:
+            self._checkpoints.save(self.step)
+        except SaveFailed as failure:
+            if self._settings.on_failure != "continue":
+                raise
+            logger.warning("%s", failure)
+            return False
+        return True

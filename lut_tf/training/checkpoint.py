@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from lut_tf.errors import Stopped
+from lut_tf.step import Trainable
+from lut_tf.writing import remove_unfinished, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: Path, model: keras.Model, keep: int = 2, keep_every: int = 0, chief: bool = True
+        self, directory: Path, model: Trainable, keep: int = 2, keep_every: int = 0, chief: bool = True
     ) -> None:
         self.directory, self.model, self._keep, self._keep_every = directory, model, keep, keep_every
         self._chief = chief
@@ -88,16 +87,10 @@ class Checkpoints:
         return str(self.path(steps[-1])) if steps else "none"
 
     def _write(self, step: int) -> None:
-        final, unfinished = self.path(step), self.directory / f"unfinished_{socket.gethostname()}_{os.getpid()}"
-        try:
-            unfinished.mkdir(parents=True)
-            self._checkpoint.write(str(unfinished / "state"))
-            _write_manifest(unfinished, step)
-            shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-            unfinished.rename(final)
-            _sync(self.directory)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with replacing(self.path(step)) as folder:  # also in the place of a damaged one of the same step
+            folder.mkdir()
+            self._checkpoint.write(str(folder / "state"))
+            _write_manifest(folder, step)
 
     def restore(self) -> int:
         """Load the newest checkpoint that is whole and return its step; 0 where there is none (a fresh start).
@@ -108,7 +101,7 @@ class Checkpoints:
             DamagedCheckpoint: there are checkpoints, and none is whole.
         """
         if self._chief:
-            self._tidy()
+            remove_unfinished(self.directory)
         steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
@@ -140,13 +133,8 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
 
-    def _tidy(self) -> None:
-        """Remove what a killed process left half-written."""
-        for path in self.directory.glob("unfinished_*"):
-            shutil.rmtree(path, ignore_errors=True)
 
-
-def state(model: keras.Model) -> dict[str, tf.Variable]:
+def state(model: Trainable) -> dict[str, tf.Variable]:
     """Return every variable of a run: student, teacher, BatchNorm statistics, optimizer, running means of the metrics.
 
     Named one by one, because `tf.train.Checkpoint(model=…)` does not look into a Keras 3 layer's *lists* of layers: it
@@ -175,19 +163,8 @@ def _sum(path: Path) -> str:
 
 
 def _write_manifest(folder: Path, step: int) -> None:
-    """Write sizes and sums last, and have the disk hold everything before the folder gets its name."""
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sum(path)} for path in _files(folder)}
     (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1), encoding="utf-8")
-    for path in (*_files(folder), folder / MANIFEST, folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _verify(folder: Path) -> None:

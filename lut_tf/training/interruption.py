@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from filelock import FileLock, Timeout
 
 from lut_tf.errors import Stopped
 
@@ -73,15 +74,17 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises:
         ValueError: another process holds it.
     """
-    with (run_dir / "lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"run_dir={str(run_dir)!r} is in use by process {holder(run_dir) or '?'}: "
-                f"wait for it, or give another --run_dir"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
+    path = run_dir / "lock"
+    # Without `flock` there is no lock: a mere file, filelock's way out, would outlive a killed process.
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        held = lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"run_dir={str(run_dir)!r} is in use by process {holder(run_dir) or '?'}: "
+            f"wait for it, or give another --run_dir"
+        ) from None
+    with held:
+        who = f"{os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        path.write_text(who, encoding="utf-8")
         yield

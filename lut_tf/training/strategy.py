@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lut_tf.config import Config
+from lut_tf.config import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Host(NamedTuple):
         return self.number == 0
 
 
-def build_strategy(config: Config) -> tf.distribute.Strategy:
+def build_strategy(config: RunConfig) -> tf.distribute.Strategy:
     """Choose devices and hosts and return their strategy; to be called before TensorFlow touches a device.
 
     Args:
@@ -93,7 +93,7 @@ def distribute(
     return strategy.distribute_datasets_from_function(share)
 
 
-def _several_hosts(config: Config) -> tf.distribute.Strategy:
+def _several_hosts(config: RunConfig) -> tf.distribute.Strategy:
     if config.workers is not None:
         cluster = {"worker": config.workers.split(",")}
         task = {"type": "worker", "index": config.worker_index}

@@ -9,15 +9,14 @@ import onnx
 import pytest
 from export_helpers import small_encoder
 
-from lut_tf.export import ExportError, to_onnx, to_saved_model, verify
+from lut_tf.export import ExportError, Report, verify
 from lut_tf.export.verify import sample_images
 from lut_tf.models.encoder import ViTEncoder
 
 
-@pytest.fixture(scope="module")
-def files(encoder: ViTEncoder, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("files")
-    return [to_onnx(encoder, folder / "encoder.onnx").path, to_saved_model(encoder, folder / "model").path]
+@pytest.fixture
+def files(onnx_report: Report, saved_model_report: Report) -> list[Path]:
+    return [onnx_report.path, saved_model_report.path]
 
 
 def test_the_photographs_are_seven_different_ones() -> None:
@@ -40,7 +39,7 @@ def test_another_encoders_weights_are_noticed(files: list[Path], encoder: ViTEnc
     other = ViTEncoder.from_config(encoder.get_config())
     for target, source in zip(other.variables, encoder.variables, strict=True):
         target.assign(source)
-    kernel = other.block_layers[1].expand.kernel
+    kernel = other.block_layers[1].mlp.fc1.kernel
     kernel.assign(kernel * 1.01)
     for file in files:
         with pytest.raises(ExportError, match=r"tokens differs by .*, allowed are 0\.0001"):
@@ -48,11 +47,12 @@ def test_another_encoders_weights_are_noticed(files: list[Path], encoder: ViTEnc
 
 
 def test_another_size_and_a_missing_output_are_noticed(files: list[Path], rectangle: ViTEncoder) -> None:
+    bare = small_encoder(class_token=False, depth=1)
     for file in files:
         with pytest.raises(ExportError, match="inputs .*32, 32, 3.* and the encoder .*32, 48, 3"):
             verify(file, rectangle)
         with pytest.raises(ExportError, match="outputs .*cls.* and the encoder"):
-            verify(file, small_encoder(class_token=False))
+            verify(file, bare)
 
 
 def fixed_batch(graph: onnx.GraphProto) -> None:

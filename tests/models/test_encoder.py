@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,33 +82,47 @@ def test_resized_encoder(target: tuple[int, int], class_token: bool) -> None:
     assert other(images(1, *target, 3)).shape == (1, int(class_token) + size[0] * size[1], 16)
 
 
+def parameters(model: keras.Model) -> int:
+    return sum(math.prod(v.shape) for v in model.trainable_variables)
+
+
+@pytest.mark.parametrize(("patch", "width", "depth"), [(8, 16, 1), (4, 24, 3)])
+def test_parameters_by_arithmetic(patch: int, width: int, depth: int) -> None:
+    """What the next test relies on."""
+    assert parameters(tiny(patch_size=patch, width=width, depth=depth)) == counted(patch, width, depth)
+
+
 @pytest.mark.parametrize("name", ENCODER_SIZES)
-def test_parameters_of_all_presets_by_arithmetic(name: str) -> None:
+def test_parameters_of_all_presets(name: str) -> None:
     size = ENCODER_SIZES[name]
     assert counted(size.patch_size, size.width, size.depth) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if "huge" in n or "large" in n else n for n in ENCODER_SIZES]
-)
-def test_parameters_of_all_presets(name: str) -> None:
-    """The networks as built, of every published size."""
-    encoder = ViTEncoder.from_preset(name)
-    assert sum(int(np.prod(v.shape)) for v in encoder.trainable_variables) == PARAMETERS[name]
+@pytest.mark.parametrize("name", [n if "tiny" in n else pytest.param(n, marks=pytest.mark.slow) for n in ENCODER_SIZES])
+def test_parameters_of_all_presets_as_built(name: str) -> None:
+    assert parameters(ViTEncoder.from_preset(name)) == PARAMETERS[name]
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize(("method", "expected"), [(LUT, 124_254_976), (MAE, 111_655_680)])
+BASE_MODELS = [(LUT, 124_254_976), (MAE, 111_655_680)]  # MAE has not the two heads of 768·4096·2 + 2·4096
+
+
+@pytest.mark.parametrize(("method", "expected"), BASE_MODELS)
 def test_parameters_of_a_base_model(method: type, expected: int) -> None:
-    """LUT's as published; MAE's without the two heads of 768·4096·2 + 2·4096."""
-    model = method.from_preset("vit_base_patch16")
-    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == expected
+    """LUT's as published: one block of the encoder is built, eleven are counted."""
+    model = method(ViTEncoder(width=768, depth=1, heads=12))
+    assert parameters(model) + counted(16, 768, 12) - counted(16, 768, 1) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "expected"), BASE_MODELS)
+def test_parameters_of_a_base_model_as_built(method: type, expected: int) -> None:
+    assert parameters(method.from_preset("vit_base_patch16")) == expected
 
 
 @pytest.mark.parametrize("settings", [{}, {"positions": "learned"}, {"class_token": False}, {"image_size": (16, 40)}])
 def test_it_survives_saving(tmp_path: Path, settings: dict[str, object]) -> None:
     """Exact, positions that were resized included."""
-    encoder = tiny(**settings).resized((24, 48))
+    encoder = tiny(depth=1, **settings).resized((24, 48))
     encoder.save(tmp_path / "encoder.keras")
     again = keras.saving.load_model(tmp_path / "encoder.keras")
     x = images(2, 24, 48, 3)
@@ -128,7 +143,7 @@ def test_without_class_token() -> None:
 
 
 def test_learned_positions_are_trained() -> None:
-    fixed, learned = tiny(), tiny(positions="learned")
+    fixed, learned = tiny(depth=1), tiny(depth=1, positions="learned")
     assert len(learned.trainable_variables) == len(fixed.trainable_variables) + 1
     assert 0 < np.std(learned.positions.numpy()) < 0.03
 
@@ -154,8 +169,21 @@ def test_traces() -> None:
     np.testing.assert_allclose(encoder.blocks(tokens), trace.tokens, atol=1e-6)
     assert trace.attention[0].shape == (2, 2, 17, 17)
     np.testing.assert_allclose(np.sum(trace.attention[0], axis=-1), 1.0, atol=1e-5)
+    assert encoder.blocks(tokens, layers=(0,)).attention == []
     with pytest.raises(IndexError):
         encoder.blocks(tokens, layers=(3,))
+
+
+def test_asking_for_attention_changes_no_token() -> None:
+    """Bitwise, and each map is that of the block asked for, in the order asked."""
+    encoder, x = tiny(), images(2, 32, 32, 3)
+    tokens = encoder.add_positions(encoder.embed(x))
+    trace = encoder.blocks(tokens, attention=(-1, 0))
+    np.testing.assert_array_equal(trace.tokens, encoder.blocks(tokens))
+    first = encoder.block_layers[0]
+    np.testing.assert_array_equal(first(tokens), first(tokens, return_attention=True)[0])
+    np.testing.assert_array_equal(trace.attention[1], first(tokens, return_attention=True)[1])
+    assert not np.array_equal(trace.attention[0], trace.attention[1])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from lut_tf import MLPHead, PixelDecoder
+from lut_tf import MLPHead, PixelDecoder, ViTEncoder
 from lut_tf.models.layers import LayerNorm, gather_tokens, gelu, patchify
 from lut_tf.models.presets import encoder_size
 
@@ -70,7 +70,7 @@ def test_heads_that_cannot_be_are_refused(settings: dict[str, object]) -> None:
 
 
 def test_decoder_does_not_care_about_the_order_of_its_lists() -> None:
-    """1e-5: positions, not places in the sequence, say where a token is."""
+    """1e-5: positions, not the order of the sequence, say where a token is."""
     decoder = PixelDecoder((3, 3), 4, 8, 12, depth=2, heads=3)
     tokens, visible, masked = random(2, 4, 8), np.array([[0, 4, 7]] * 2), np.array([[1, 2, 3, 5, 6, 8]] * 2)
     order = [2, 0, 1]
@@ -78,6 +78,28 @@ def test_decoder_does_not_care_about_the_order_of_its_lists() -> None:
     one, other = decoder(tokens, visible, masked), decoder(shuffled, visible[:, order], masked[:, ::-1].copy())
     np.testing.assert_allclose(np.asarray(other)[:, :3], np.asarray(one)[:, order], atol=1e-5)
     np.testing.assert_allclose(np.asarray(other)[:, 3:], np.asarray(one)[:, 3:][:, ::-1], atol=1e-5)
+
+
+BLOCK = [
+    "norm1/gamma", "norm1/beta", "attention/qkv/kernel", "attention/qkv/bias", "attention/projection/kernel",
+    "attention/projection/bias", "norm2/gamma", "norm2/beta", "mlp/fc1/kernel", "mlp/fc1/bias", "mlp/fc2/kernel",
+    "mlp/fc2/bias",
+]  # fmt: skip
+
+
+def test_variables_stand_in_the_order_of_the_checkpoints() -> None:
+    """A run's checkpoints number them: in any other order, those of earlier runs could not be read."""
+
+    def names(network: keras.Model) -> list[str]:
+        return [variable.path.removeprefix(f"{network.name}/") for variable in network.variables]
+
+    blocks = [f"block{i}/{name}" for i in range(2) for name in BLOCK]
+    patches = ["class_token", "positions", "patch_embedding/kernel", "patch_embedding/bias"]
+    norm = ["norm/gamma", "norm/beta"]
+    assert names(ViTEncoder(16, 8, 8, depth=2, heads=2)) == [*patches, *blocks, *norm]
+    tokens = ["mask_token", "positions", "embedding/kernel", "embedding/bias"]
+    pixels = ["pixels/kernel", "pixels/bias"]
+    assert names(PixelDecoder((2, 2), 8, 8, 8, depth=2, heads=2)) == [*tokens, *blocks, *norm, *pixels]
 
 
 def test_decoder_refuses_heads_that_do_not_divide() -> None:

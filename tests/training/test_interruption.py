@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -54,6 +56,32 @@ def test_a_second_run_on_a_directory_is_refused_until_the_first_is_dead(tmp_path
     with locked(tmp_path):
         assert holder(tmp_path).startswith(f"{os.getpid()} on ")
     with locked(tmp_path):
+        pass
+
+
+def test_the_same_process_cannot_hold_a_directory_twice(tmp_path: Path) -> None:
+    """And being refused changes nothing: the file still says who holds it, and the lock is let go of once."""
+    with locked(tmp_path):
+        held = holder(tmp_path)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=rf"is in use by process {held}: "), locked(tmp_path):
+                pass
+        assert holder(tmp_path) == held
+    assert holder(tmp_path) == held
+    with pytest.raises(KeyError), locked(tmp_path):
+        raise KeyError
+    with locked(tmp_path):
+        assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_without_flock_there_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mere file in its stead would keep the directory locked after a kill."""
+
+    def missing(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with pytest.raises(OSError, match="not implemented"), locked(tmp_path):
         pass
 
 

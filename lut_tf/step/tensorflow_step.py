@@ -1,7 +1,4 @@
-"""The TensorFlow training step: micro-batches, gradients, one optimizer update, one teacher update.
-
-The base of `lut_tf.methods.base.MaskedImageModel`, and the only TensorFlow in `methods`.
-"""
+"""The TensorFlow training step: micro-batches, gradients, one optimizer update, one teacher update."""
 
 from __future__ import annotations
 
@@ -11,12 +8,29 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from lut_tf.step.trainable import Trainable
+
+REMEMBERED = 10
+"""Bad steps of which number and losses are kept for whoever looks; looking at least as often misses none."""
+
+
+class BadStep(NamedTuple):
+    """A step whose loss or gradient was not finite.
+
+    Attributes:
+        number: which one, counted from 1 where `count_from` was given 0.
+        losses: by name.
+    """
+
+    number: int
+    losses: dict[str, float]
+
 
 class Agreed(NamedTuple):
     """What all replicas of all hosts know after a step.
 
     Attributes:
-        bad_steps: steps so far whose loss or gradient was not finite.
+        bad_steps: steps so far whose loss or gradient was not finite, those of earlier processes of the run included.
         stop: whether some host was asked to stop.
         losses: the last bad step's losses by name.
     """
@@ -32,16 +46,16 @@ def gather_replicas(x: tf.Tensor) -> tf.Tensor:
     return x if context.num_replicas_in_sync == 1 else context.all_gather(x, axis=0)
 
 
-def _part(batch: dict[str, tf.Tensor], index: int, parts: int) -> dict[str, tf.Tensor]:
-    """Return every `parts`-th example: a part then holds the same images for any number of replicas."""
-    return {name: x[index::parts] for name, x in batch.items()}
+def _micro_batch(batch: dict[str, tf.Tensor], index: int, count: int) -> dict[str, tf.Tensor]:
+    """Return every `count`-th example: a micro-batch then holds the same images for any number of replicas."""
+    return {name: tf.identity(x[index::count]) for name, x in batch.items()}
 
 
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
     return tf.reduce_all(tf.stack([tf.reduce_all(tf.math.is_finite(x)) for x in tensors]))
 
 
-class TensorFlowStep(keras.Model):
+class TensorFlowStep(Trainable):
     """`train_step` and `test_step` for Keras' `fit` and `evaluate`, on one device or per replica of a strategy."""
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -53,17 +67,17 @@ class TensorFlowStep(keras.Model):
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)  # `fit` on arrays puts the dict into a tuple
         rate, momentum = self.optimizer.learning_rate, self.momentum_at(self.optimizer.iterations)
         updates = tf.identity(self.optimizer.iterations.value)
-        statistics = [tf.identity(v.value) for v in self._statistics()] if self.max_bad_steps else []
-        parts: list[dict[str, tf.Tensor]] = []
+        statistics = [tf.identity(v.value) for v in self.moved_by_forward()] if self.max_bad_steps else []
+        found: list[dict[str, tf.Tensor]] = []
         gradients: list[tf.Tensor] = []
-        for i in range(self.accumulate):
+        for i in range(self.micro_batches):
             # A micro-batch starts when the one before has its gradients, else all are in memory at once.
             with tf.control_dependencies(gradients):
-                micro = {name: tf.identity(x) for name, x in _part(batch, i, self.accumulate).items()}
+                micro = _micro_batch(batch, i, self.micro_batches)
             losses, fresh = self._gradients(micro)
             gradients = [g + f for g, f in zip(gradients, fresh, strict=True)] if gradients else fresh
-            parts.append(losses)
-        losses = {name: tf.add_n([part[name] for part in parts]) / self.accumulate for name in parts[0]}
+            found.append(losses)
+        losses = {name: tf.add_n([one[name] for one in found]) / self.micro_batches for name in found[0]}
         losses, bad, overflow = self._agree(losses, gradients)
         self._update(self._whole(gradients, overflow), bad, statistics)
         if momentum is not None:  # the teacher waits with an optimizer that has skipped the step
@@ -77,25 +91,40 @@ class TensorFlowStep(keras.Model):
         losses = self.compute_losses(batch, training=False, gather=gather_replicas)
         return self._logs(self.report(dict(zip(losses, self._mean(list(losses.values())), strict=True))))
 
-    def compile(self, optimizer: Any, **kwargs: Any) -> None:
+    def compile(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Compile, and build the optimizer at once: see `_maybe_symbolic_build`."""
-        super().compile(optimizer=optimizer, **kwargs)
-        numbers = 2 + len(self.metric_names)  # see `agreed`
-        with self.distribute_strategy.scope():
-            self.optimizer.build(self.trainable_variables)
-            self.agreement = tf.Variable(
-                tf.zeros(numbers),
+        super().compile(optimizer, *args, **kwargs)
+        losses = len(self.metric_names)
+
+        def shared(*shape: int) -> tf.Variable:  # the same on every replica
+            return tf.Variable(
+                tf.zeros(shape),
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
+
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
+            self.agreement = shared(2 + losses)  # bad steps, stop, losses of the last bad step; saved with a run
+            self.steps_done, self.bad_log = shared(), shared(REMEMBERED, 1 + losses)  # number and losses, in turn
             self.stop_request = tf.Variable(0.0, trainable=False)  # each host's own
 
     @property
     def agreed(self) -> Agreed:
-        """What the last step has established; reading it needs no word with other hosts."""
+        """What the last step has established; to read it waits for the step, but needs no word with other hosts."""
         bad, stop, *losses = self.agreement.numpy().tolist()
         return Agreed(int(bad), bool(stop), dict(zip(self.metric_names, losses, strict=True)))
+
+    def bad_steps_after(self, number: int) -> list[BadStep]:
+        """Return the bad steps from the `number`-th on (from 0), oldest first; at most the last `REMEMBERED`."""
+        last, rows = self.agreed.bad_steps, self.bad_log.numpy().tolist()
+        chosen = (rows[i % REMEMBERED] for i in range(max(number, last - REMEMBERED), last))
+        return [BadStep(int(step), dict(zip(self.metric_names, losses, strict=True))) for step, *losses in chosen]
+
+    def count_from(self, step: int) -> None:
+        """Say how many steps of the run are done, so that bad steps get their numbers (exact up to 2^24)."""
+        self.steps_done.assign(float(step))
 
     def ask_to_stop(self) -> None:
         """Have the next step tell every host, in `agreed`, that this one was asked to stop."""
@@ -119,7 +148,7 @@ class TensorFlowStep(keras.Model):
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         with tf.GradientTape() as tape:
             losses = self.compute_losses(batch, training=True, gather=gather_replicas)
-            scaled = self.optimizer.scale_loss(losses["total"] / (replicas * self.accumulate))
+            scaled = self.optimizer.scale_loss(losses["total"] / (replicas * self.micro_batches))
         gradients = tape.gradient(scaled, [v.value for v in self.trainable_variables])
         return losses, [tf.convert_to_tensor(g) for g in gradients]
 
@@ -144,11 +173,20 @@ class TensorFlowStep(keras.Model):
         if not self._scaled:
             bad |= overflow
         losses = dict(zip(losses, means, strict=True))
-        shown = tf.stack([losses["total"], *(losses[name] for name in self.metric_names[1:])])
-        agreement = tf.convert_to_tensor(self.agreement)
-        count, before = agreement[0] + tf.cast(bad, tf.float32), agreement[2:]
-        self.agreement.assign(tf.concat([[count, stop], tf.where(bad, shown, before)], axis=0))
+        self._note(bad, stop, tf.stack(self.in_order(losses)))
         return losses, bad, overflow
+
+    def _note(self, bad: tf.Tensor, stop: tf.Tensor, losses: tf.Tensor) -> None:
+        """Count the step, and write down a bad one, for a host that looks later."""
+        agreement, log = tf.convert_to_tensor(self.agreement), tf.convert_to_tensor(self.bad_log)
+        count, before = agreement[0], agreement[2:]
+        self.agreement.assign(
+            tf.concat([[count + tf.cast(bad, tf.float32), stop], tf.where(bad, losses, before)], axis=0)
+        )
+        done, place = tf.convert_to_tensor(self.steps_done) + 1.0, tf.cast(count, tf.int32) % REMEMBERED
+        row = tf.where(bad, tf.concat([[done], losses], axis=0), log[place])
+        self.bad_log.assign(tf.tensor_scatter_nd_update(log, [[place]], [row]))
+        self.steps_done.assign(done)
 
     @property
     def _scaled(self) -> bool:
@@ -173,17 +211,12 @@ class TensorFlowStep(keras.Model):
             gradients = [tf.where(overflow, float("nan"), gradients[0]), *gradients[1:]]
         return gradients
 
-    def _statistics(self) -> list[Any]:
-        """Return the variables that a forward pass moves: BatchNorm's, the teacher's excepted."""
-        teachers = {id(teacher) for teacher, _ in self.teacher_pairs}
-        return [v for v in self.non_trainable_variables if id(v) not in teachers]
-
     def _update(self, gradients: list[tf.Tensor], bad: tf.Tensor, statistics: list[tf.Tensor]) -> None:
         """Let the optimizer update the weights; in a bad step, where those are forgiven, put the statistics back."""
         if not self.max_bad_steps:
             self.optimizer.apply(gradients, self.trainable_variables)
             return
-        variables, moved = self.trainable_variables, self._statistics()
+        variables, moved = self.trainable_variables, self.moved_by_forward()
 
         # The choice is made across replicas: a branch of one replica's own must not wait for another replica.
         def choose(strategy: tf.distribute.Strategy, gradients: Any, bad: Any, statistics: Any) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from lut_tf.data.reading.sources import Source
-from lut_tf.downstream.features import encoder_features, raw_pixels, sample
-from lut_tf.downstream.knn import knn_accuracy
-from lut_tf.downstream.logistic import logistic_accuracy
+from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
+from lut_tf.evaluate.knn import knn_accuracy
+from lut_tf.evaluate.logistic import logistic_accuracy
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.writing import write_text
 

@@ -1,4 +1,4 @@
-"""k-NN, the logistic probe and frozen features, against brute force. Guards `lut_tf.downstream`."""
+"""k-NN, the logistic probe and frozen features, against brute force. Guards `lut_tf.evaluate`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 
 from lut_tf import ViTEncoder
 from lut_tf.data.reading.sources import ArraySource
-from lut_tf.downstream.features import encoder_features, raw_pixels, sample
-from lut_tf.downstream.knn import knn_accuracy
-from lut_tf.downstream.logistic import logistic_accuracy
-from lut_tf.downstream.probe import table
+from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
+from lut_tf.evaluate.knn import knn_accuracy
+from lut_tf.evaluate.logistic import logistic_accuracy
+from lut_tf.evaluate.probe import table
 from lut_tf.models.preprocess import normalise
 
 

@@ -1,72 +1,16 @@
-"""What a run leaves on disk and in Python."""
+"""What a pre-training run tells: what its settings came to, and what it leaves in Python."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lut_tf.config import Config
-from lut_tf.downstream.probe import table
+from lut_tf.evaluate.probe import table
 from lut_tf.methods.base import MaskedImageModel
+from lut_tf.training.plan import Plan
+from lut_tf.training.run_directory import RunFiles
 from lut_tf.training.schedules import scaled_rate
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """Where a run writes what; the only place that knows the names in a run directory."""
-
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.root / "config.yaml"
-
-    @property
-    def resolved(self) -> Path:
-        """What the settings came to: peak learning rate, batch, steps, devices, parameters."""
-        return self.root / "resolved.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line an epoch."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def probes(self) -> Path:
-        """Accuracies before and after training."""
-        return self.root / "probes.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard's logs."""
-        return self.root / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        """What the run goes on from when it is started again."""
-        return self.root / "checkpoints"
-
-    @property
-    def pictures(self) -> Path:
-        """Reconstructions and curves."""
-        return self.root / "pictures"
-
-    @property
-    def curves(self) -> Path:
-        """Losses and probes over the epochs."""
-        return self.pictures / "curves.png"
-
-    @property
-    def encoder(self) -> Path:
-        """The encoder, as Keras saves it."""
-        return self.root / "encoder.keras"
-
-    @property
-    def weights(self) -> Path:
-        """The weights of the whole method: student, decoder, heads, teacher."""
-        return self.root / "model.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -104,25 +48,23 @@ class RunResult:
         return "\n".join(["", *lines, *(f"{name + ':':<17}{path}" for name, path in opens.items() if path)])
 
 
-def resolved(
-    config: Config, model: MaskedImageModel, images: int, replicas: int, steps_per_epoch: int
-) -> dict[str, Any]:
+def resolved(config: Config, model: MaskedImageModel, plan: Plan, replicas: int) -> dict[str, Any]:
     """Return what the settings come to, by name."""
     wanted = config.optimizer
     return {
         "method": type(model).__name__,
         "source": config.data.source,
-        "images": images,
+        "images": plan.images,
         "encoder_parameters": model.encoder.count_params(),
         "decoder_parameters": model.decoder.count_params(),
         "patches": model.encoder.patches,
         "visible_patches": model.visible,
         "epochs": config.epochs,
-        "steps_per_epoch": steps_per_epoch,
+        "steps_per_epoch": plan.steps_per_epoch,
         "batch_size": wanted.batch_size,
         "devices": replicas,
-        "parts": wanted.accumulate,
-        "batch_per_device_and_part": wanted.batch_size // replicas // wanted.accumulate,
+        "micro_batches": wanted.accumulate,
+        "images_per_device_and_micro_batch": wanted.batch_size // replicas // wanted.accumulate,
         "peak_learning_rate": scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule),
     }
 
@@ -135,6 +77,7 @@ def announcement(facts: dict[str, Any], run_dir: str) -> str:
         f"decoder {facts['decoder_parameters'] / 1e6:.2f} M; "
         f"{facts['visible_patches']} of {facts['patches']} patches visible\n"
         f"  {facts['epochs']} epochs of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
-        f"{facts['devices']} device(s) × {facts['parts']} part(s) × {facts['batch_per_device_and_part']}; "
+        f"{facts['devices']} device(s) × {facts['micro_batches']} micro-batch(es) × "
+        f"{facts['images_per_device_and_micro_batch']}; "
         f"peak learning rate {facts['peak_learning_rate']:.3g}"
     )

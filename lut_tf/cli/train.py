@@ -1,0 +1,30 @@
+"""`lut-tf train`."""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lut_tf.cli.verb import Verb
+from lut_tf.config import ConfigFile, add_config_arguments, config_from
+from lut_tf.startup import import_tensorflow
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Give the parser an option for each setting, and one for a file of them."""
+    parser.add_argument("--config", action=ConfigFile, help="YAML file of settings; options after it override it")
+    add_config_arguments(parser)
+
+
+def run(parser: ArgumentParser, arguments: Namespace) -> None:
+    """Pre-train, and print what came of it."""
+    from lut_tf.tasks.preflight import preflight
+
+    config = config_from(parser, arguments)
+    listing = preflight(config)
+    import_tensorflow()
+    from lut_tf.tasks.pretrain import pretrain
+
+    print(pretrain(config, listing).summary())
+
+
+VERB = Verb("pre-train an encoder", add_arguments, run)

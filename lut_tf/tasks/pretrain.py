@@ -1,0 +1,124 @@
+"""Pre-training, as a recipe reads: images, method, probes, training, measures, files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from lut_tf.analysis.curves import draw_curves
+from lut_tf.analysis.reconstruction import draw_reconstructions
+from lut_tf.config import Config
+from lut_tf.data.batches.pretraining import pretraining_dataset
+from lut_tf.data.reading.listing import Listing
+from lut_tf.data.reading.sources import Source, open_sources
+from lut_tf.methods.base import MaskedImageModel
+from lut_tf.tasks.build import build_model, compile_model
+from lut_tf.tasks.preflight import preflight
+from lut_tf.tasks.probes import Probes
+from lut_tf.tasks.result import RunResult, announcement, resolved
+from lut_tf.training import callbacks
+from lut_tf.training.plan import Plan
+from lut_tf.training.run import Run
+from lut_tf.training.run_directory import RunFiles
+from lut_tf.training.strategy import Host
+from lut_tf.writing import replacing
+
+
+def pretrain(config: Config, listing: Listing | None = None) -> RunResult:
+    """Pre-train as `config` says, or go on where its run directory stands.
+
+    Args:
+        config: of the run.
+        listing: what `preflight` returned for this configuration; None has it checked here.
+
+    Raises:
+        ValueError, FileNotFoundError, PermissionError: a mistake in the configuration, in one line, before anything
+            slow starts and before anything is written.
+        lut_tf.training.interruption.Interrupted: SIGINT or SIGTERM stopped the run, which is saved.
+        lut_tf.training.callbacks.NonFiniteLoss: the loss is no finite number any more.
+    """
+    listing = preflight(config) if listing is None else listing
+    files = RunFiles(Path(config.run_dir))
+    run = Run(config, files)
+    parts = open_sources(config.data, listing)
+    plan = Plan(config.epochs, len(parts.train), config.optimizer.batch_size)
+    probes = Probes(config, parts, files.probes)
+    with run.directory([part for part in parts if part is not None]):
+        model = run.build(lambda: _compiled(config, plan), plan)
+        rows = probes.before(model.encoder) if run.host.chief else {}
+        run.restore()
+        if run.host.chief:
+            facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
+            run.announce(facts, announcement(facts, config.run_dir))
+        batches = partial(_batches, config, model, plan, parts.train)
+        if not run.host.chief:
+            run.train(batches)
+            return RunResult(files, model, worker=run.host.number)
+        every = config.probe.every if probes.possible else 0
+        run.train(
+            batches,
+            measures=[callbacks.Probe(lambda: probes.while_training(model.encoder), every)],
+            others=[_pictures(config, model, plan, parts.validation or parts.train, files)],
+        )
+        return _finish(model, probes, rows, files)
+
+
+def _compiled(config: Config, plan: Plan) -> MaskedImageModel:
+    model = build_model(config, plan.total_steps)
+    compile_model(config, model, plan.steps_per_epoch)
+    return model
+
+
+def _batches(
+    config: Config, model: MaskedImageModel, plan: Plan, source: Source, start_step: int, host: Host, **changes: Any
+) -> tf.data.Dataset:
+    wanted = {"steps": plan.total_steps, "batch_size": plan.batch_size, **changes}
+    return pretraining_dataset(
+        source,
+        image_size=config.encoder.image_size,
+        views=config.views,
+        seed=config.seed,
+        start_step=start_step,
+        view_count=model.view_count,
+        noise_length=model.noise_length,
+        parallel_calls=config.data.parallel_calls,
+        host=host.number,
+        hosts=host.total,
+        **wanted,
+    )
+
+
+def _pictures(
+    config: Config, model: MaskedImageModel, plan: Plan, source: Source, files: RunFiles
+) -> callbacks.Pictures:
+    """Return the callback that draws the reconstructions of a fixed batch."""
+    count = min(config.logging.pictures, len(source))
+    batch = next(iter(_batches(config, model, plan, source, 0, Host(), steps=1, batch_size=count)))
+
+    def draw(path: Path) -> None:
+        draw_reconstructions(model, batch, path, f"{files.root.name}, {path.stem.replace('_', ' ')}")
+
+    return callbacks.Pictures(
+        draw,
+        files.pictures,
+        config.logging.pictures_every,
+        plan.epochs,
+        files.tensorboard / "pictures" if config.logging.tensorboard else None,
+        config.checkpoint.on_failure == "continue",
+    )
+
+
+def _finish(
+    model: MaskedImageModel, probes: Probes, baselines: dict[str, dict[str, float]], files: RunFiles
+) -> RunResult:
+    """Save the networks, measure the trained encoder, draw the curves."""
+    with replacing(files.encoder) as path:
+        model.encoder.save(path)
+    with replacing(files.weights) as path:
+        model.save_weights(path)
+    rows = probes.after(model.encoder, baselines)
+    draw_curves(files.metrics, files.curves, baselines)
+    return RunResult(files, model, rows, probes.title)

@@ -1,0 +1,222 @@
+"""The run engine: takes any trainable model from its start, or its last checkpoint, to its end.
+
+Devices and hosts, the run directory and its lock, agreement of all replicas, restoring, `fit` in stretches, metrics,
+TensorBoard, saving, signals, bad steps, and what a user can do about a full disk or a lost host: all of it is here, and
+nothing of what is learned.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lut_tf.config import RunConfig, to_yaml
+from lut_tf.data.batches.order import step_indices
+from lut_tf.errors import Stopped
+from lut_tf.step import TrainableModel
+from lut_tf.training import callbacks
+from lut_tf.training.agreement import check_agreement
+from lut_tf.training.checkpoint import Checkpoints
+from lut_tf.training.interruption import holder, locked, stop_requests
+from lut_tf.training.plan import Plan, Stretch
+from lut_tf.training.run_directory import RunFiles
+from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
+from lut_tf.writing import write_text
+
+LOST_WORKER = (
+    tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
+    tf.errors.UnavailableError, tf.errors.FailedPreconditionError,
+)  # fmt: skip
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Batches = Callable[[int, Host], tf.data.Dataset]
+"""From the step to start at and the host to its data set of batches, each that host's share of the global batch."""
+
+
+class Run:
+    """One run on the devices and hosts that its configuration asks for.
+
+    Args:
+        config: validated; TensorFlow's devices are chosen by it.
+
+    Attributes:
+        files: where the run writes what.
+        strategy: the devices and hosts.
+        host: this process among them; only the chief measures and writes.
+        step: optimizer steps that the run has behind it, once `restore` has been called.
+
+    Raises:
+        ValueError: fewer devices exist than were asked for, or they cannot share the batch evenly.
+    """
+
+    def __init__(self, config: RunConfig, files: RunFiles) -> None:
+        self.config, self.files = config, files
+        self.strategy = build_strategy(config)
+        config.check_replicas(self.strategy.num_replicas_in_sync)
+        self.host = this_host(self.strategy)
+        self.step = 0
+        self._sources: Sequence[Any] = ()
+
+    @contextmanager
+    def directory(self, sources: Sequence[Any]) -> Iterator[None]:
+        """Hold the run directory, and turn errors that a user can do something about into a line.
+
+        Args:
+            sources: the run's images; one with too many damaged files explains an error that TensorFlow wraps.
+
+        Raises:
+            PermissionError: the directory cannot be made.
+            ValueError: another process holds it.
+        """
+        self._sources = sources
+        try:
+            self.files.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermissionError(
+                f"run_dir={self.config.run_dir!r} cannot be made ({error.strerror}): give another"
+            ) from error
+        # The chief holds the directory for all.
+        with locked(self.files.root) if self.host.chief else nullcontext():
+            if self.host.chief:
+                write_text(self.files.config, to_yaml(self.config))
+            try:
+                yield
+            except (tf.errors.OpError, OSError) as error:
+                self._explain(error)
+                raise
+
+    def build(self, make: Callable[[], TrainableModel], plan: Plan) -> TrainableModel:
+        """Return the compiled model that `make` returns, made from the run's seed on its devices."""
+        keras.utils.set_random_seed(self.config.seed)
+        wanted, self.plan = self.config.checkpoint, plan
+        with self.strategy.scope():
+            self.model = make()
+            self.checkpoints = Checkpoints(
+                self.files.checkpoints,
+                self.model,
+                wanted.keep,
+                wanted.keep_every * plan.steps_per_epoch,
+                self.host.chief,
+            )
+        return self.model
+
+    def restore(self) -> int:
+        """Load the newest whole checkpoint, if there is one; check that all replicas and hosts agree; return the step.
+
+        Raises:
+            ValueError: they do not.
+        """
+        with self.strategy.scope():
+            self.step = self.checkpoints.restore()
+            check_agreement(self.strategy, self.model, self._shared_settings(), self.step)
+        return self.step
+
+    def announce(self, facts: dict[str, Any], text: str) -> None:
+        """Say in a few lines what runs, and keep it: people stop a wrong run early if they can see it."""
+        write_text(self.files.resolved, json.dumps(facts, indent=2) + "\n")
+        print(text)
+        if self.step >= self.plan.total_steps:
+            print("  this run is complete: nothing is left to train")
+        elif self.step:
+            print(f"  going on after step {self.step} of {self.plan.total_steps}")
+
+    def train(
+        self,
+        batches: Batches,
+        measures: Sequence[keras.callbacks.Callback] = (),
+        others: Sequence[keras.callbacks.Callback] = (),
+        stops: Iterable[int] = (),
+        before_stretch: Callable[[int], None] = lambda epoch: None,
+    ) -> None:
+        """Train from where the run stands to the end of its plan.
+
+        Args:
+            batches: called anew for each stretch.
+            measures: the chief's callbacks that add to an epoch's logs before these are written.
+            others: the chief's other callbacks.
+            stops: epochs before which `fit` ends and begins anew, for a hook that changes what the batches hold.
+            before_stretch: called before each `fit` with the epoch that it begins in, on every host.
+
+        Raises:
+            lut_tf.training.interruption.Interrupted: SIGINT or SIGTERM stopped the run, which is saved.
+            lut_tf.training.callbacks.NonFiniteLoss: the loss is no finite number any more.
+        """
+        with stop_requests() as request:
+            for stretch in self.plan.stretches(self.step, stops):
+                before_stretch(stretch.first_epoch)
+                self.model.fit(
+                    distribute(self.strategy, partial(batches, stretch.start_step)),
+                    epochs=stretch.last_epoch,
+                    initial_epoch=stretch.first_epoch,
+                    steps_per_epoch=stretch.steps,
+                    shuffle=False,
+                    verbose=self._verbosity(),
+                    callbacks=self._callbacks(stretch, request, measures, others),
+                )
+
+    def _callbacks(
+        self, stretch: Stretch, request: Any, measures: Sequence[Any], others: Sequence[Any]
+    ) -> list[keras.callbacks.Callback]:
+        config, plan, wanted = self.config, self.plan, self.config.checkpoint
+        intervals = [n for n in (wanted.every_epochs * plan.steps_per_epoch, wanted.every_steps) if n]
+        begun = stretch.start_step % plan.steps_per_epoch
+        means = [v for metric in self.model.metrics for v in metric.variables] if begun else []
+        guard = callbacks.StopOnNonFinite(
+            stretch.start_step, self._images_of, self.checkpoints, config.optimizer.max_bad_steps
+        )
+        save = callbacks.SaveCheckpoint(
+            self.checkpoints, plan, stretch.start_step, intervals, wanted, request, guard, self.host.total
+        )
+        if not self.host.chief:
+            return [callbacks.RestoreMeans(means), guard, save]
+        patient = wanted.on_failure == "continue"
+        log = callbacks.MetricsLog(self.files.metrics, stretch.start_step, plan, patient)
+        board = [callbacks.tensorboard(self.files.tensorboard)] if config.logging.tensorboard else []
+        return [callbacks.RestoreMeans(means), guard, *measures, log, *board, *others, save]
+
+    def _images_of(self, step: int) -> list[int]:
+        _, indices = step_indices(
+            tf.constant(step, tf.int64),
+            images=self.plan.images,
+            batch_size=self.plan.batch_size,
+            seed=self.config.seed,
+        )
+        return indices.numpy().tolist()
+
+    def _verbosity(self) -> int:
+        """Return 1 (a bar) for people, 2 (a line an epoch) for files, 0 for hosts that are not the chief."""
+        return (1 if sys.stdout.isatty() else 2) if self.host.chief else 0
+
+    def _shared_settings(self) -> str:
+        """Return what all hosts must share at one time: the run's settings, what shapes a step, and the directory.
+
+        Building the model has waited for the chief, so the holder that is read here is the chief.
+        """
+        skips = bool(self.config.optimizer.max_bad_steps)
+        return f"{self.config.identity()}\nmax_bad_steps={skips}\nrun_dir held by {holder(self.files.root)}"
+
+    def _explain(self, error: Exception) -> None:
+        """Raise what a user can act upon, where an error has a cause that is known."""
+        saved = self.checkpoints.newest() if hasattr(self, "checkpoints") else "none"
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise Stopped(
+                f"{error.filename or self.files.root} could not be written ({error.strerror}); the last good "
+                f"checkpoint is {saved}: make room, then start again to go on from there"
+            ) from error
+        for source in self._sources:
+            damage = getattr(source, "damage", None)
+            if damage is not None and damage.fatal:
+                raise ValueError(damage.summary()) from None
+        if self.host.total > 1 and isinstance(error, LOST_WORKER):
+            raise Stopped(
+                f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "
+                f"them again, and they go on from the last checkpoint ({saved})"
+            ) from error
