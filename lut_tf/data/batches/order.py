@@ -75,6 +75,7 @@ def order_dataset(
     """
     check_value("seed", seed, Seed)
 
+    @tf.autograph.experimental.do_not_convert  # as in `views.crops`
     def at(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return step_indices(step, images=images, batch_size=batch_size, seed=seed, host=host, hosts=hosts)
 

@@ -1,4 +1,8 @@
-"""What a run sees of an image: crops and flips, on the host, from uniform numbers (see `draws`)."""
+"""What a run sees of an image: crops and flips, on the host, from uniform numbers (see `draws`).
+
+TensorFlow is kept from rewriting the Python here: there is no control flow in it that a graph must have, and to rewrite
+it takes a second whenever a process begins.
+"""
 
 from __future__ import annotations
 
@@ -112,6 +116,7 @@ def _view(image: tf.Tensor, fractions: tf.Tensor, flip: tf.Tensor) -> View:
     return View(image, tf.concat([tf.cast(fractions, tf.float32), [tf.cast(flip, tf.float32)]], axis=0))
 
 
+@tf.autograph.experimental.do_not_convert
 def training_views(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsConfig, count: int) -> list[View]:
     """Cut one image into the views of pre-training.
 
@@ -133,6 +138,7 @@ def training_views(image: tf.Tensor, draws: tf.Tensor, size: int, views: ViewsCo
     return [View(tf.ensure_shape(image, [size, size, 3]), tf.ensure_shape(g, [5])) for image, g in result]
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_view(image: tf.Tensor, size: int) -> tf.Tensor:
     """Return the fixed view (size, size, 3), uint8, on which encoders are measured.
 

@@ -97,6 +97,7 @@ def operations() -> dict[str, Operation]:
     }
 
 
+@tf.autograph.experimental.do_not_convert  # as in `crops`
 def rand_augment(
     image: tf.Tensor, draws: tf.Tensor, normals: tf.Tensor, magnitude: float, deviation: float
 ) -> tf.Tensor:
@@ -112,7 +113,8 @@ def rand_augment(
     Returns:
         uint8 (S, S, 3).
     """
-    known = list(operations().values())
+    plainly = tf.autograph.experimental.do_not_convert
+    known = [f if name == "equalize" else plainly(f) for name, f in operations().items()]  # that layer needs rewriting
 
     @tf.function  # traced once, however many operations are drawn
     def apply(images: tf.Tensor, which: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ from lut_tf.data.batches.order import order_dataset
 
 def indices(start: int, stop: int, images: int = 23, batch: int = 4, seed: int = 5, **host: int) -> np.ndarray:
     dataset = order_dataset(start, stop, images=images, batch_size=batch, seed=seed, **host)
-    return np.array([index.numpy() for _, index in dataset])
+    return dataset.map(lambda _, index: index).batch(stop - start).get_single_element().numpy()
 
 
 def test_each_image_at_most_once_an_epoch_and_epochs_differ() -> None:
@@ -61,7 +61,7 @@ def test_hosts_read_consecutive_slices(hosts: int) -> None:
         ({"batch": 24}, "optimizer.batch_size: 24"),
         ({"batch": 0}, "optimizer.batch_size: 0"),
         ({"hosts": 3}, "optimizer.batch_size: 4"),
-        ({"seed": -1}, "seed: -1"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, int], named: str) -> None:
