@@ -91,7 +91,7 @@ def test_stretches_end_a_begun_epoch_and_stop_where_they_are_told() -> None:
 
 @pytest.mark.medium
 def test_a_hook_comes_before_each_stretch_and_changes_no_number(tmp_path: Path) -> None:
-    """The same losses in three stretches as in one; the hook is told the epochs, and batches begin where they should."""
+    """The same losses in three stretches as in one; the hook is told the epochs, batches begin where they should."""
     found = []
     for stops in ([], [1, 2]):
         plan = Plan(epochs=3, images=128, batch_size=64)
@@ -142,7 +142,7 @@ def test_bad_steps_are_named_though_the_host_looks_later(
     assert str(stop.value).startswith(f"the loss or gradient of step {wrong} is not finite: {{'loss': nan")
     assert f"images {indices.numpy().tolist()};" in str(stop.value)
     warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    told = [f"the loss or gradient of step {step} " for step in (3, 5)[: allowed]]
+    told = [f"the loss or gradient of step {step} " for step in (3, 5)[:allowed]]
     assert [message[: len(start)] for message, start in zip(warned, told, strict=True)] == told
 
 
