@@ -125,8 +125,10 @@ class LUT(MaskedImageModel):
             **{f"plan{view}": plan for view, plan in plans.items()},
         }
         for view in self.context.student_views:  # one after the other: BatchNorm's statistics move twice
-            query = self.projector(self.context.query(tokens[view], self.encoder.prefix_tokens), training=training)
-            outputs[f"student{view}"] = self.predictor(query, training=training)
+            query = self.context.query(tokens[view], self.encoder.prefix_tokens)
+            for head in (self.projector, self.predictor):
+                query = head(query, training=training, replicas=self.replicas)
+            outputs[f"student{view}"] = query
         return {**outputs, **{f"teacher{view}": key for view, key in self._targets(batch).items()}}
 
     def _student_tokens(self, batch: dict[str, Any], plans: dict[int, MaskPlan]) -> dict[int, Any]:

@@ -111,6 +111,12 @@ class TensorFlowStep(Trainable):
             self.stop_request = tf.Variable(0.0, trainable=False)  # each host's own
 
     @property
+    def replicas(self) -> int:
+        """See `Trainable`."""
+        context = tf.distribute.get_replica_context()
+        return 1 if context is None else context.num_replicas_in_sync
+
+    @property
     def agreed(self) -> Agreed:
         """What the last step has established; to read it waits for the step, but needs no word with other hosts."""
         bad, stop, *losses = self.agreement.numpy().tolist()
@@ -145,10 +151,9 @@ class TensorFlowStep(Trainable):
         return tf.function(function, jit_compile=True, autograph=False)(*arguments)
 
     def _gradients(self, batch: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         with tf.GradientTape() as tape:
             losses = self.compute_losses(batch, training=True, gather=gather_replicas)
-            scaled = self.optimizer.scale_loss(losses["total"] / (replicas * self.micro_batches))
+            scaled = self.optimizer.scale_loss(losses["total"] / (self.replicas * self.micro_batches))
         gradients = tape.gradient(scaled, [v.value for v in self.trainable_variables])
         return losses, [tf.convert_to_tensor(g) for g in gradients]
 

@@ -53,6 +53,11 @@ class Trainable(keras.Model):
         raise NotImplementedError(f"{type(self).__name__} must define compute_losses")
 
     @property
+    def replicas(self) -> int:
+        """Over how many replicas a batch is spread while a step computes its losses; 1 elsewhere."""
+        return 1
+
+    @property
     def teacher_pairs(self) -> list[tuple[Any, Any]]:
         """(average, source) of every variable that follows another after an update; empty where there is none."""
         return []

@@ -193,7 +193,7 @@ def decode(tokens: Any, ids: Any, w: dict[str, Any], case: Case, xp: Any) -> Any
 
 
 def apply_head(x: Any, w: dict[str, Any], name: str, depth: int, case: Case, xp: Any, running: bool = False) -> Any:
-    """Projector or predictor on (B, D); `running` uses BatchNorm's running statistics."""
+    """Projector or predictor on (B, D); `running` uses BatchNorm's running statistics, without it they are moved."""
     for i in range(depth):
         place = i * (2 if case.norm is None else 3)
         x = x @ w[f"{name}.{place}.weight"].T
@@ -206,6 +206,10 @@ def apply_head(x: Any, w: dict[str, Any], name: str, depth: int, case: Case, xp:
             x = (x - w[f"{norm}.running_mean"]) / xp.sqrt(w[f"{norm}.running_var"] + 1e-5)
             x = x * w[f"{norm}.weight"] + w[f"{norm}.bias"]
         elif case.norm == "batch":
+            unbiased = ((x - x.mean(axis=0)) ** 2).sum(axis=0) / (len(x) - 1)
+            for kind, value in (("running_mean", x.mean(axis=0)), ("running_var", unbiased)):
+                moved = 0.9 * w[f"{norm}.{kind}"] + 0.1 * value
+                w[f"{norm}.{kind}"] = moved if xp is np else moved.detach()
             x = _normalised(x, 1e-5, xp, axis=0) * w[f"{norm}.weight"] + w[f"{norm}.bias"]
         x = x * (x > 0) if case.activation == "relu" else _gelu(x, xp)
     return x
@@ -217,7 +221,10 @@ def _distance(a: Any, b: Any, xp: Any) -> Any:
 
 
 def lut(student: dict[str, Any], teacher: dict[str, Any], batch: dict[str, Any], case: Case, xp: Any) -> dict[str, Any]:
-    """Losses and outputs of one batch in training mode; `batch` has float64 views and NumPy noise."""
+    """Losses and outputs of one batch in training mode, which moves `student`'s running statistics.
+
+    `batch` has float64 views and NumPy noise.
+    """
     order = np.argsort(batch["noise"], axis=1)
     ids = order[:, : case.visible], order[:, case.visible : 2 * case.visible]
     views = batch["view1"], batch["view2"]
@@ -231,7 +238,8 @@ def lut(student: dict[str, Any], teacher: dict[str, Any], batch: dict[str, Any],
     hidden = order[:, case.visible :]
     error = ((prediction - target) ** 2)[np.arange(len(hidden))[:, None], hidden]
     pooled = [x[:, 1:].mean(axis=1) for x in tokens]
-    projected = [apply_head(x, student, "head", case.projector, case, xp) for x in pooled]
+    seen = pooled if case.symmetric else pooled[:1]
+    projected = [apply_head(x, student, "head", case.projector, case, xp) for x in seen]
     q = [apply_head(x, student, "predictor", case.predictor, case, xp) for x in projected]
     whole = [encode(view, None, teacher, case, xp)[:, 1:].mean(axis=1) for view in views]
     k = [apply_head(x, teacher, "head", case.projector, case, xp, running=True) for x in whole]
@@ -240,5 +248,6 @@ def lut(student: dict[str, Any], teacher: dict[str, Any], batch: dict[str, Any],
         context = (context + _distance(q[1], k[0], xp)) / 2
     reconstruction = error.mean()
     total = reconstruction + case.context_weight * context
-    outputs = {"prediction": prediction, "student1": q[0], "student2": q[1], "teacher1": k[0], "teacher2": k[1]}
+    outputs = {"prediction": prediction, "teacher1": k[0], "teacher2": k[1]}
+    outputs |= {f"student{view}": value for view, value in enumerate(q, start=1)}
     return {"total": total, "reconstruction": reconstruction, "context": context, **outputs}

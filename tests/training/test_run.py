@@ -149,7 +149,10 @@ def test_bad_steps_are_named_though_the_host_looks_later(
 @pytest.mark.medium
 def test_a_run_of_an_earlier_version_goes_on_as_it_would_have(tmp_path: Path) -> None:
     """Made before there was an engine, stopped inside its second epoch: the same configuration file is taken, and the
-    epoch's line is what that version wrote when nobody stopped it (1e-5: other processors round otherwise).
+    epoch's line is what that version wrote when nobody stopped it.
+
+    To 1e-4: that version's BatchNorm kept a biased running variance. With its BatchNorm the line is the same bit for
+    bit on the machine that made it.
     """
     run_dir = tmp_path / "run"
     shutil.copytree(GOLDEN / "run_before_engine", run_dir)
@@ -164,4 +167,4 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_would_have(tmp_path: Path) ->
         "learning_rate": 9.046098421094939e-05,
         "teacher_momentum": 0.9997721314430237,
     }
-    np.testing.assert_allclose([last[name] for name in expected], list(expected.values()), rtol=1e-5)
+    np.testing.assert_allclose([last[name] for name in expected], list(expected.values()), rtol=1e-4)
