@@ -31,6 +31,7 @@ setup(
         "pillow>=12",  # image files that TensorFlow cannot decode
         "matplotlib>=3.11",  # reconstruction pictures
         "tensorboard>=2.21",  # curves and pictures while training
+        "h5py>=3.12",  # Keras' files of weights from before a renaming
         "safetensors>=0.6",  # reading and writing other people's weights without PyTorch
         "jsonargparse[signatures]>=4.53,<4.54",  # YAML and the command line into one tree; its messages are parsed
         "pydantic>=2.12",  # types and ranges of settings

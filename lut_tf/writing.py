@@ -20,8 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The path has the name of `path`, for libraries that look at the suffix, and lies in a new folder
     `unfinished_<host>_<pid>_<random>` beside it. At every moment the old or the new one is there; only where a folder
-    replaces a folder does the old one step aside for an instant, because no folder can be renamed onto another.
-    Parents of `path` are made.
+    replaces a folder does the old one step aside for an instant, because no folder can be renamed onto another (a kill
+    in that instant leaves both, whole, in the new folder). Parents of `path` are made.
 
     Raises:
         OSError: it could not be written; the old one stays, and nothing is left beside it. The same after any other
