@@ -114,7 +114,8 @@ def rand_augment(
         uint8 (S, S, 3).
     """
     as_written = tf.autograph.experimental.do_not_convert
-    known = [f if name == "equalize" else as_written(f) for name, f in operations().items()]  # that layer needs rewriting
+    # Of all the layers only that of equalize needs its Python rewritten.
+    known = [f if name == "equalize" else as_written(f) for name, f in operations().items()]
 
     @tf.function  # traced once, however many operations are drawn
     def apply(images: tf.Tensor, which: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
