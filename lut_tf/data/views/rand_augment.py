@@ -113,8 +113,9 @@ def rand_augment(
     Returns:
         uint8 (S, S, 3).
     """
-    plainly = tf.autograph.experimental.do_not_convert
-    known = [f if name == "equalize" else plainly(f) for name, f in operations().items()]  # that layer needs rewriting
+    as_written = tf.autograph.experimental.do_not_convert
+    # Of all the layers only that of equalize needs its Python rewritten.
+    known = [f if name == "equalize" else as_written(f) for name, f in operations().items()]
 
     @tf.function  # traced once, however many operations are drawn
     def apply(images: tf.Tensor, which: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
