@@ -5,8 +5,8 @@
 Rows: reading and decoding; resizing one view; resizing once and cutting two; the whole host part as a run has it;
 colour on the CPU; both together. `--peer` times the reference's two-view transform, written with torchvision and
 Pillow, in the same run; `--scaling` compares one core with two; `--memory` follows the memory over so many images.
-The rows take turns and medians are printed, so that a shared machine's moods meet all rows alike. Prints tables,
-asserts nothing.
+The rows take turns and medians are printed, so that a slow moment of a shared machine meets all rows alike.
+Prints tables, asserts nothing.
 """
 
 from __future__ import annotations

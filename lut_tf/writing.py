@@ -51,6 +51,12 @@ def write_text(path: Path, text: str) -> None:
         written.write_text(text, encoding="utf-8")
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return `path` or the nearest folder above it that exists: what decides whether `path` can be made."""
+    path = Path(path).absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left half-written in `folder`; only for a process that has the folder to itself."""
     for path in folder.glob(f"{_UNFINISHED}*"):

@@ -152,7 +152,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(parser: object, arguments: object) -> None:
-        raise ValueError("not raised by a room of lut_tf")
+        raise ValueError("not raised by a module of lut_tf")
 
     monkeypatch.setitem(VERBS, "train", VERBS["train"]._replace(run=broken))
     with pytest.raises(ValueError, match="not raised by"):

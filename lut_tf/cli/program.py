@@ -92,7 +92,7 @@ def _run_verb(name: str, words: list[str]) -> None:
 def _is_users(error: Exception) -> bool:
     """Tell a user's mistake from a defect, whose traceback must stay visible.
 
-    The rooms raise `ValueError` for users; one that comes out of TensorFlow or Keras is nobody's typing mistake.
+    Our modules raise `ValueError` for users; one that comes out of TensorFlow or Keras is nobody's typing mistake.
     Missing files and permissions are the user's to mend wherever they turn up.
     """
     if isinstance(error, OSError):

@@ -9,8 +9,8 @@ from lut_tf.config.tree import joined, option
 from lut_tf.config.types import Count, Decay, Fraction, NotNegative, NotNegativeInt, PositiveFraction, Range, show
 
 HalfCircle = Annotated[float, Range(0.0, 0.5)]
-BlurRadius = Annotated[float, Range(0.0, 4, open_low=True)]
-"""Pixels; further than four times this no pixel carries (see `lut_tf.models.colour.REACH`)."""
+MAX_BLUR = 4.0  # pixels; `lut_tf.models.colour` blurs by products with bands that this decides the width of
+BlurRadius = Annotated[float, Range(0.0, MAX_BLUR, open_low=True)]
 Threshold = Annotated[int, Range(0, 256)]
 Magnitude = Annotated[float, Range(0.0, 10)]
 

@@ -98,11 +98,7 @@ class RunConfig:
         Raises:
             ValueError: it is.
         """
-        if self.optimizer.batch_size > images:
-            raise ValueError(
-                f"optimizer.batch_size={self.optimizer.batch_size} is larger than the data set of {images} training "
-                f"images: give --optimizer.batch_size {images} or less"
-            )
+        check_batch_size(self.optimizer.batch_size, images)
 
     def _check_hosts(self) -> None:
         several, reduction = self.strategy == "multi_worker", self.compute.all_reduce
@@ -130,6 +126,19 @@ class RunConfig:
         """Return as text all the settings that must be the same wherever, and whenever, a run goes on."""
         names = (name for name, _ in settings_of(type(self)) if not may_differ(name))
         return "\n".join(f"{name}={get_setting(self, name)!r}" for name in names)
+
+
+def check_batch_size(batch_size: int, images: int) -> None:
+    """Refuse a batch that is larger than the data set.
+
+    Raises:
+        ValueError: it is.
+    """
+    if batch_size > images:
+        raise ValueError(
+            f"optimizer.batch_size={batch_size} is larger than the data set of {images} training images: "
+            f"give --optimizer.batch_size {images} or less"
+        )
 
 
 def may_differ(name: str) -> bool:

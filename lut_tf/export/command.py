@@ -14,11 +14,11 @@ from lut_tf.export.report import Report
 from lut_tf.export.saved_model import check_saved_model_target, to_saved_model
 from lut_tf.export.verify import check_file, verify
 from lut_tf.startup import import_tensorflow
+from lut_tf.training.run_directory import RunFiles
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
 
-ENCODER_FILE = "encoder.keras"
 ENCODER_CLASS = "lut_tf>ViTEncoder"
 
 
@@ -57,7 +57,7 @@ def export_encoder(
     """
     file = find_encoder(source)
     chosen = _chosen(formats)
-    folder = file.parent / "export" if output is None else Path(output)
+    folder = RunFiles(file.parent).exported if output is None else Path(output)
     for kind in chosen:
         kind.check(folder / kind.name)
     encoder = load_encoder(file)
@@ -99,9 +99,9 @@ def find_encoder(source: str | os.PathLike[str]) -> Path:
         ValueError: the file is not Keras', or holds another model.
     """
     given = Path(source)
-    path = given / ENCODER_FILE if given.is_dir() else given
+    path = RunFiles(given).encoder if given.is_dir() else given
     if not path.is_file():
-        reason = f"holds no {ENCODER_FILE}" if given.is_dir() else "does not exist"
+        reason = f"holds no {path.name}" if given.is_dir() else "does not exist"
         raise FileNotFoundError(f"source={given} {reason}: give a run directory or an encoder's .keras file")
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"source={path} is not a .keras file: give a run directory or an encoder's .keras file")

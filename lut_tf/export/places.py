@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lut_tf.writing import nearest_existing
+
 
 def absolute(path: str | os.PathLike[str]) -> Path:
     """Return `path` with its parents spelled out, so that a sibling can be made even of `model` or `.`."""
@@ -18,7 +20,7 @@ def check_writable(path: Path) -> None:
         NotADirectoryError: a parent of `path` is a file.
         PermissionError: no write permission.
     """
-    existing = next(place for place in absolute(path).parents if place.exists())
+    existing = nearest_existing(absolute(path).parent)
     if not existing.is_dir():
         raise NotADirectoryError(f"output={path} cannot be written, {existing} is a file: give another output")
     if not os.access(existing, os.W_OK | os.X_OK):

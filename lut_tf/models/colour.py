@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from lut_tf.config import ViewsConfig
+from lut_tf.config.data import MAX_BLUR, ViewsConfig
 
 
 class Colour(NamedTuple):
@@ -36,9 +36,8 @@ class Colour(NamedTuple):
 COLOUR_DRAWS = 11  # numbers for an image: jitter or not, four factors, four sort keys, which of three, blur radius
 GRAYSCALE, SOLARIZE, BLUR = 1, 2, 3
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
-MAX_BLUR = 4.0
-"""Largest radius of the blur, in pixels: further than four of these no pixel carries."""
-REACH, BAND = 16, 32  # lines that a blur carries over at most, and lines blurred by one product
+REACH = int(4 * MAX_BLUR)  # lines that a blur carries over at most: no pixel carries further than four deviations
+BAND = 32  # lines blurred by one product
 BLUR_PARTS = 8  # a batch that splits into eight is blurred an eighth at a time, until all are done that ask for it
 
 

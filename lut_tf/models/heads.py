@@ -20,7 +20,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     the running variance.
     """
 
-    def call(self, x: Any, training: bool | None = None, replicas: int = 1) -> Any:  # type: ignore[override]
+    def call(self, x: Any, training: bool | None = None, replicas: int = 1) -> Any:
         """Normalise features (B, D), in float32; the result has the layer's compute dtype.
 
         Args:

@@ -15,6 +15,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from lut_tf.errors import Stopped
+from lut_tf.training.run_directory import RunFiles
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -63,7 +64,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 def holder(run_dir: Path) -> str:
     """Return who holds a run directory, or held it last, in words; empty where nobody ever did."""
-    path = run_dir / "lock"
+    path = RunFiles(run_dir).lock
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
@@ -74,7 +75,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises:
         ValueError: another process holds it.
     """
-    path = run_dir / "lock"
+    path = RunFiles(run_dir).lock
     # Without `flock` there is no lock: a mere file, filelock's way out, would outlive a killed process.
     lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lut_tf.config import RunConfig, differences, from_yaml, get_setting, may_differ, show
+from lut_tf.writing import nearest_existing
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class RunFiles:
         return self.root / "model.weights.h5"
 
     @property
+    def exported(self) -> Path:
+        """Files for serving, where no other directory is asked for."""
+        return self.root / "export"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that runs; its text says which."""
         return self.root / "lock"
@@ -79,7 +85,7 @@ def check_run_dir(config: RunConfig) -> None:
         ValueError: it cannot be made, or holds a run of another configuration.
     """
     folder = Path(config.run_dir)
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    existing = nearest_existing(folder)
     if not existing.is_dir():
         raise ValueError(f"run_dir={config.run_dir!r} cannot be made, {existing} is a file: give another --run_dir")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from lut_tf.config import Seed, check_value
+from lut_tf.config import Count, Seed, check_batch_size, check_value
 
 ROUNDS = 16
 """Rounds of the permutation's cipher. TensorFlow's 4 leave neighbours correlated (the share of four consecutive images
@@ -18,10 +18,8 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     Raises:
         ValueError: the batch is not positive or larger than the data set.
     """
-    if not 1 <= batch_size <= images:
-        raise ValueError(
-            f"optimizer.batch_size: {batch_size} must be from 1 to the {images} training images: change it"
-        )
+    check_value("optimizer.batch_size", batch_size, Count)
+    check_batch_size(batch_size, images)
     return images // batch_size
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from lut_tf.writing import nearest_existing
+
 GIB = 2**30
 
 
@@ -14,7 +16,7 @@ def check_space(folder: Path, needed: int, option: str = "--output") -> None:
     Raises:
         ValueError: fewer than `needed` bytes are free.
     """
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    existing = nearest_existing(folder)
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise ValueError(

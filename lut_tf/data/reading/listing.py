@@ -83,10 +83,14 @@ def _check_classes(data: DataConfig, train: Listed, evaluation: Listed) -> None:
     if data.source == "tfds":
         setting, value = "data.evaluation_split", data.evaluation_split
     start = f"{setting}: {value!r}"
-    for listing, path in ((train, data.path), (evaluation, value)):
+    remedies = {
+        "image_folder": "is flat: sort it into class folders",
+        "tfrecord": "is read without labels: give data.label_feature",
+        "tfds": "has no labels: leave data.evaluation_split out",
+    }
+    for listing, part in ((train, data.split if data.source == "tfds" else data.path), (evaluation, value)):
         if not listing.labelled:
-            how = "sort it into class folders" if data.source == "image_folder" else "give data.label_feature"
-            raise ValueError(f"{start} is for labelled images, but {path!r} is flat: {how}")
+            raise ValueError(f"{start} is for labelled images, but {part!r} {remedies[data.source]}")
     if train.classes != evaluation.classes:
         odd = sorted(set(train.classes or []) ^ set(evaluation.classes or []))
         names = ", ".join(odd[:5])

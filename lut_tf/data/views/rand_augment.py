@@ -54,7 +54,7 @@ def _geometric(layer: Any, names: tuple[str, ...], which: str, reach: float) -> 
 
 def operations() -> dict[str, Operation]:
     """Return RandAugment's fifteen operations by name; images are floats of whole bytes, 0 … 255."""
-    from keras_cv import layers  # seconds to import, needed by no other room
+    from keras_cv import layers  # seconds to import, needed nowhere else
 
     bytes_, border = (0, 255), {"fill_mode": "constant", "fill_value": 0.0}
     contrast, equalize = layers.AutoContrast(bytes_), layers.Equalization(bytes_)

@@ -137,7 +137,7 @@ def test_evaluation_images_must_have_the_same_classes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.evaluation_path: .* is flat: sort it into class folders"):
         listed("test/cat")
     write_records(tmp_path / "records", range(2))
-    with pytest.raises(ValueError, match=r"data\.evaluation_path: .* is flat: give data\.label_feature"):
+    with pytest.raises(ValueError, match=r"data\.evaluation_path: .* is read without labels: give data\.label_feature"):
         list_data(DataConfig("tfrecord", str(tmp_path / "records"), str(tmp_path / "records")))
     with pytest.raises(FileNotFoundError, match=r"data\.evaluation_path: .* does not exist"):
         listed("nowhere")
