@@ -19,7 +19,7 @@ from lut_tf.data.batches.order import step_indices
 from lut_tf.data.reading.sources import open_sources
 from lut_tf.tasks.build import build_model, compile_model
 from lut_tf.tasks.pretrain import pretrain
-from lut_tf.training.callbacks import NonFiniteLoss
+from lut_tf.training.guards import NonFiniteLoss
 
 
 @pytest.mark.medium

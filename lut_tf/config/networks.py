@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lut_tf.config.presets import ENCODER_SIZES, EncoderSize, encoder_size, unknown_preset
 from lut_tf.config.tree import joined, option
 from lut_tf.config.types import Count
-from lut_tf.models.presets import ENCODER_SIZES, EncoderSize, encoder_size, unknown_preset
 
 
 @dataclass(frozen=True)

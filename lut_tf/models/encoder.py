@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from lut_tf.config.presets import encoder_size
 from lut_tf.models.layers import Block, LayerNorm, gather_tokens, mean_tokens, patchify, sincos_positions
 from lut_tf.models.positions import resize_positions
-from lut_tf.models.presets import encoder_size
 
 
 class Trace(NamedTuple):

@@ -90,7 +90,7 @@ class Trainable(keras.Model):
                 several replicas, which XLA cannot compile.
             max_bad_steps: above 0, a step whose loss or gradient is not finite leaves weights, optimizer, teacher,
                 statistics and metrics as they were (`agreed` counts them). Whoever calls `fit` decides when it is
-                enough, as `lut_tf.training.callbacks.StopOnNonFinite` does.
+                enough, as `lut_tf.training.guards.StopOnNonFinite` does.
             **kwargs: passed to `keras.Model.compile`.
 
         Raises:

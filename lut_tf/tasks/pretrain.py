@@ -38,7 +38,7 @@ def pretrain(config: Config, listing: Listing | None = None) -> RunResult:
         ValueError, FileNotFoundError, PermissionError: a mistake in the configuration, in one line, before anything
             slow starts and before anything is written.
         lut_tf.training.interruption.Interrupted: SIGINT or SIGTERM stopped the run, which is saved.
-        lut_tf.training.callbacks.NonFiniteLoss: the loss is no finite number any more.
+        lut_tf.training.guards.NonFiniteLoss: the loss is no finite number any more.
     """
     listing = preflight(config) if listing is None else listing
     files = RunFiles(Path(config.run_dir))

@@ -22,7 +22,7 @@ from lut_tf.config import RunConfig, to_yaml
 from lut_tf.data.batches.order import step_indices
 from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
-from lut_tf.training import callbacks
+from lut_tf.training import callbacks, guards
 from lut_tf.training.agreement import check_agreement
 from lut_tf.training.checkpoint import Checkpoints
 from lut_tf.training.interruption import holder, locked, stop_requests
@@ -147,7 +147,7 @@ class Run:
 
         Raises:
             lut_tf.training.interruption.Interrupted: SIGINT or SIGTERM stopped the run, which is saved.
-            lut_tf.training.callbacks.NonFiniteLoss: the loss is no finite number any more.
+            lut_tf.training.guards.NonFiniteLoss: the loss is no finite number any more.
         """
         with stop_requests() as request:
             for stretch in self.plan.stretches(self.step, stops):
@@ -169,10 +169,10 @@ class Run:
         intervals = [n for n in (wanted.every_epochs * plan.steps_per_epoch, wanted.every_steps) if n]
         begun = stretch.start_step % plan.steps_per_epoch
         means = [v for metric in self.model.metrics for v in metric.variables] if begun else []
-        guard = callbacks.StopOnNonFinite(
+        guard = guards.StopOnNonFinite(
             stretch.start_step, self._images_of, self.checkpoints, config.optimizer.max_bad_steps
         )
-        save = callbacks.SaveCheckpoint(
+        save = guards.SaveCheckpoint(
             self.checkpoints, plan, stretch.start_step, intervals, wanted, request, guard, self.host.total
         )
         if not self.host.chief:

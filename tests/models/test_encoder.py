@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from lut_tf import LUT, MAE, ViTEncoder
+from lut_tf.config.presets import ENCODER_SIZES
 from lut_tf.models.layers import sincos_positions
 from lut_tf.models.positions import resize_positions
-from lut_tf.models.presets import ENCODER_SIZES
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lut_tf import MLPHead, PixelDecoder, ViTEncoder
+from lut_tf.config.presets import encoder_size
 from lut_tf.models.layers import LayerNorm, gather_tokens, gelu, patchify
-from lut_tf.models.presets import encoder_size
 
 
 def random(*shape: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from lut_tf import LUT
 from lut_tf.config import from_yaml
 from lut_tf.data.batches.order import step_indices
 from lut_tf.tasks.pretrain import pretrain
-from lut_tf.training.callbacks import LOOK_EVERY, NonFiniteLoss
+from lut_tf.training.guards import LOOK_EVERY, NonFiniteLoss
 from lut_tf.training.plan import Plan, Stretch
 from lut_tf.training.run import Run
 from lut_tf.training.run_directory import RunFiles
