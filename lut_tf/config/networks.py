@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lut_tf.config.presets import ENCODER_SIZES, EncoderSize, encoder_size, unknown_preset
 from lut_tf.config.tree import joined, option
-from lut_tf.config.types import Count
+from lut_tf.config.types import Count, check_value
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,7 @@ class EncoderConfig:
 
     def check(self, name: str) -> None:
         """Refuse sizes that do not fit together; see `validate`."""
-        size = self.size(name)
-        check_tokens(name, size.width, size.heads)
-        if self.image_size % size.patch_size:
-            nearest = max(1, round(self.image_size / size.patch_size)) * size.patch_size
-            raise ValueError(
-                f"{joined(name, 'image_size')}={self.image_size} is not a multiple of the patch size "
-                f"{size.patch_size}: give {option(name, 'image_size')} {nearest}, or another "
-                f"{option(name, 'patch_size')}"
-            )
+        check_encoder(self.size(name), self.image_size, name)
 
 
 @dataclass(frozen=True)
@@ -91,6 +83,28 @@ class DecoderConfig:
     def check(self, name: str) -> None:
         """Refuse a width that does not fit; see `validate`."""
         check_tokens(name, self.width, self.heads)
+
+
+def check_encoder(size: EncoderSize, side: int, name: str = "") -> None:
+    """Refuse sizes of an encoder that do not fit together.
+
+    Args:
+        size: patch, width, depth and heads.
+        side: of the input, in pixels; of a rectangle each in turn.
+        name: where the settings stand, for the message.
+
+    Raises:
+        ValueError: one is below 1, or the width or the side does not fit.
+    """
+    for part, value in {**size._asdict(), "image_size": side}.items():
+        check_value(joined(name, part), value, Count)
+    check_tokens(name, size.width, size.heads)
+    if side % size.patch_size:
+        nearest = max(1, round(side / size.patch_size)) * size.patch_size
+        raise ValueError(
+            f"{joined(name, 'image_size')}={side} is not a multiple of the patch size {size.patch_size}: "
+            f"give {option(name, 'image_size')} {nearest}, or another {option(name, 'patch_size')}"
+        )
 
 
 def check_tokens(name: str, width: int, heads: int) -> None:

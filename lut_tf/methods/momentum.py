@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from lut_tf.config import Count, Fraction, check_value
+
 
 @keras.saving.register_keras_serializable(package="lut_tf")
 class CosineMomentum:
@@ -25,10 +27,8 @@ class CosineMomentum:
     """
 
     def __init__(self, start: float, total_steps: int) -> None:
-        if not 0.0 <= start <= 1.0:
-            raise ValueError(f"momentum={start} must lie between 0 and 1")
-        if total_steps < 1:
-            raise ValueError(f"total_steps={total_steps} must be at least 1")
+        check_value("momentum", start, Fraction)
+        check_value("total_steps", total_steps, Count)
         self.start, self.total_steps = start, total_steps
 
     def __call__(self, step: Any) -> Any:

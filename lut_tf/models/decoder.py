@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from lut_tf.config.networks import check_tokens
 from lut_tf.models.layers import Block, LayerNorm, sincos_positions
 
 
@@ -40,8 +41,7 @@ class PixelDecoder(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if width % heads or width % 4:
-            raise ValueError(f"decoder width={width} must be a multiple of heads={heads} and of 4")
+        check_tokens("decoder", width, heads)
         self.grid = (int(grid[0]), int(grid[1]))
         self.patch_size, self.encoder_width = patch_size, encoder_width
         self.width, self.depth, self.heads = width, depth, heads

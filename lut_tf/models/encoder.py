@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from lut_tf.config.presets import encoder_size
+from lut_tf.config.networks import check_encoder
+from lut_tf.config.presets import EncoderSize, encoder_size
 from lut_tf.models.layers import Block, LayerNorm, gather_tokens, mean_tokens, patchify, sincos_positions
 from lut_tf.models.positions import resize_positions
 
@@ -71,16 +72,10 @@ class ViTEncoder(keras.Model):
         if positions not in ("sincos", "learned"):
             raise ValueError(f'positions={positions!r} is not known: choose "sincos" or "learned"')
         self.position_kind, self.prefix_tokens = positions, int(class_token)
-        if min(patch_size, width, depth, heads) < 1:
-            raise ValueError(
-                f"patch_size={patch_size}, width={width}, depth={depth}, heads={heads} must all be at least 1"
-            )
         self.image_size = _pair(image_size)
+        for side in self.image_size:
+            check_encoder(EncoderSize(patch_size, width, depth, heads), side)
         self.patch_size, self.width, self.depth, self.heads = patch_size, width, depth, heads
-        if any(side < patch_size or side % patch_size for side in self.image_size):
-            raise ValueError(f"image_size={image_size} must be a multiple of patch_size={patch_size}")
-        if width % heads or width % 4:
-            raise ValueError(f"width={width} must be a multiple of heads={heads} and of 4")
         self.grid = (self.image_size[0] // patch_size, self.image_size[1] // patch_size)
         policy = self.dtype_policy
         bias_limit = 1.0 / math.sqrt(3 * patch_size**2)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from lut_tf.config import HeadConfig, validate
 from lut_tf.models.layers import LayerNorm, gelu
 
 
@@ -55,9 +56,7 @@ def _norm(kind: str | None, policy: Any, name: str) -> keras.layers.Layer | None
         )
     if kind == "layer":
         return LayerNorm(dtype=policy, name=name)
-    if kind is None:
-        return None
-    raise ValueError(f'head norm={kind!r} is not known: choose "batch", "layer" or None')
+    return None
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
@@ -85,10 +84,7 @@ class MLPHead(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if activation not in ("relu", "gelu"):
-            raise ValueError(f'head activation={activation!r} is not known: choose "relu" or "gelu"')
-        if depth < 0:
-            raise ValueError(f"head depth={depth} must be 0 or more")
+        validate(HeadConfig(hidden, depth, depth, norm, activation), "head")  # type: ignore[arg-type]
         self.width, self.hidden, self.depth, self.norm, self.activation = width, hidden, depth, norm, activation
         policy = self.dtype_policy
         widths = [hidden] * (depth - 1) + [width] * (depth > 0)

@@ -1,8 +1,8 @@
 """What happens between the steps of `fit`: stopping on nonsense, saving, stopping when asked to.
 
-No callback of a run has an `on_train_batch_end`: Keras hands it the step's losses as Python numbers, and to have them the
-host waits for the device. What happens between two steps is done as the next one begins (`BetweenSteps`), and what must
-be read from the device is read every `LOOK_EVERY` steps, before a checkpoint, and as an epoch ends.
+No callback of a run has an `on_train_batch_end`: Keras hands it the step's losses as Python numbers, and to have them
+the host waits for the device. What happens between two steps is done as the next one begins (`BetweenSteps`), and what
+must be read from the device is read every `LOOK_EVERY` steps, before a checkpoint, and as an epoch ends.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from plain import Case
 
 from lut_tf.interop import load_reference
 from lut_tf.methods.base import plan_mask
-from lut_tf.methods.losses import l2_distance
+from lut_tf.methods.context import l2_distance
 from lut_tf.methods.lut import LUT
 from lut_tf.methods.masking import disjoint_plans, random_plan, visible_patches
 from lut_tf.models.layers import patchify, unpatchify
