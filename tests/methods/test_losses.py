@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from lut_tf.methods.losses import infonce_distance, patch_statistics, reconstruction_loss, smooth_l1_distance
+from lut_tf.methods.context import infonce_distance, smooth_l1_distance
+from lut_tf.methods.losses import patch_statistics, reconstruction_loss
 from lut_tf.methods.momentum import CosineMomentum
 
 
