@@ -148,9 +148,9 @@ def state(model: Trainable) -> dict[str, tf.Variable]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the system's words for what is wrong with the disk, without TensorFlow's around them."""
+    """Return the system's words for what is wrong with the disk, without TensorFlow's and the path before them."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:300]
+    return " ".join(text.split()).rsplit("; ", 1)[-1].split(" [Op:")[0][:300]
 
 
 def _files(folder: Path) -> Iterator[Path]:
