@@ -21,6 +21,7 @@ MAY_DIFFER = (
     "worker_index",
     "logging",
     "checkpoint",
+    "probe",
     "compute.jit_compile",
     "compute.all_reduce",
     "optimizer.max_bad_steps",

@@ -41,14 +41,19 @@ class ProbeConfig:
     """k-NN and a logistic-regression probe on frozen features of images that training never saw.
 
     Args:
-        every: epochs between probes on the validation part; 0 probes before and after training only.
+        every: epochs between probes on the validation part; 0: none while training.
+        before_and_after: measure the pixels (of small images), the untrained and the trained encoder too, for the
+            closing table.
         neighbours: neighbours that vote in k-NN.
-        images: at most this many training images make the bank of features.
+        images: at most this many training images make the bank of features, evenly spaced.
+        queries: at most this many evaluation images are asked about, evenly spaced.
     """
 
     every: NotNegativeInt = 0
+    before_and_after: bool = True
     neighbours: Count = 20
     images: Count = 10000
+    queries: Count = 10000
 
 
 @dataclass(frozen=True)

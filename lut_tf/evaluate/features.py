@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -16,9 +17,15 @@ from lut_tf.models.preprocess import normalise
 BATCH = 100
 
 
-def sample(count: int, most: int) -> np.ndarray:
-    """Return at most `most` indices out of `count`, evenly spaced, so that sorted classes are all there."""
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype("int64")
+def sample(labels: np.ndarray, most: int) -> np.ndarray:
+    """Return the indices of at most `most` labelled images, evenly spaced, so that sorted classes are all there.
+
+    Args:
+        labels: (N,) class numbers, -1 where an image's is not known.
+        most: how many.
+    """
+    known = np.flatnonzero(labels >= 0)
+    return known if len(known) <= most else known[np.linspace(0, len(known) - 1, most).astype("int64")]
 
 
 @lru_cache(maxsize=2)  # a probe every few epochs must not trace the encoder anew
@@ -34,9 +41,20 @@ def encoder_features(encoder: ViTEncoder, pooling: str = "mean") -> Callable[[So
 
     def extract(source: Source, indices: np.ndarray) -> np.ndarray:
         batches = evaluation_dataset(source, indices, encoder.image_size[0], BATCH)
-        return np.concatenate([forward(images).numpy() for images, _ in batches])
+        return _filled((forward(images).numpy() for images, _ in batches), len(indices))
 
     return extract
+
+
+def _filled(parts: Iterator[np.ndarray], rows: int) -> np.ndarray:
+    """Return batches of features as one array (rows, D), each put where it belongs as it comes."""
+    first = next(parts)
+    filled = np.empty((rows, first.shape[1]), np.float32)
+    start = 0
+    for part in itertools.chain([first], parts):
+        filled[start : start + len(part)] = part
+        start += len(part)
+    return filled
 
 
 def raw_pixels(image_size: int) -> Callable[[Source, np.ndarray], np.ndarray]:
@@ -44,6 +62,7 @@ def raw_pixels(image_size: int) -> Callable[[Source, np.ndarray], np.ndarray]:
 
     def extract(source: Source, indices: np.ndarray) -> np.ndarray:
         batches = evaluation_dataset(source, indices, image_size, BATCH)
-        return np.concatenate([images.numpy().reshape(len(images), -1) / np.float32(255) for images, _ in batches])
+        pixels = (images.numpy().reshape(len(images), -1) / np.float32(255) for images, _ in batches)
+        return _filled(pixels, len(indices))
 
     return extract

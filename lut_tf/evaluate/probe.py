@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lut_tf.config import ProbeConfig
 from lut_tf.data.reading.sources import Source
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
@@ -18,31 +19,36 @@ from lut_tf.writing import write_text
 Features = Callable[[Source, np.ndarray], np.ndarray]
 
 
-def measure(features: Features, bank: Source, queries: Source, neighbours: int, images: int) -> dict[str, float]:
+RAW_PIXELS = 32 * 32 * 3
+"""Largest number of an image's values that are probed as they are: a logistic regression of 1,000 classes on those of
+224 × 224 pixels has 150 million coefficients."""
+
+
+def measure(features: Features, bank: Source, queries: Source, wanted: ProbeConfig) -> dict[str, float]:
     """Return the accuracies `knn` and `linear` of some features.
 
     Args:
         features: maps a labelled source and (N,) indices to (N, D) features.
         bank: labelled images to learn from.
         queries: labelled images to classify.
-        neighbours: of k-NN.
-        images: at most this many of the bank are used, evenly spaced.
+        wanted: how many neighbours vote, and how many images of the bank and of the queries are used.
     """
     assert bank.labels is not None and queries.labels is not None
-    chosen, asked = sample(len(bank), images), np.arange(len(queries))
-    data = (features(bank, chosen), bank.labels[chosen], features(queries, asked), queries.labels)
-    return {"knn": knn_accuracy(*data, neighbours=neighbours), "linear": logistic_accuracy(*data)}
+    chosen, asked = sample(bank.labels, wanted.images), sample(queries.labels, wanted.queries)
+    data = (features(bank, chosen), bank.labels[chosen], features(queries, asked), queries.labels[asked])
+    return {"knn": knn_accuracy(*data, neighbours=wanted.neighbours), "linear": logistic_accuracy(*data)}
 
 
-def encoder_probe(encoder: ViTEncoder, bank: Source, queries: Source, neighbours: int, images: int) -> dict[str, float]:
+def encoder_probe(encoder: ViTEncoder, bank: Source, queries: Source, wanted: ProbeConfig) -> dict[str, float]:
     """Measure an encoder's mean patch tokens; see `measure`."""
-    extract = encoder_features(encoder)
-    return measure(extract, bank, queries, neighbours, images)
+    return measure(encoder_features(encoder), bank, queries, wanted)
 
 
-def pixel_probe(image_size: int, bank: Source, queries: Source, neighbours: int, images: int) -> dict[str, float]:
-    """Measure the pixels themselves, at the encoder's input size; see `measure`."""
-    return measure(raw_pixels(image_size), bank, queries, neighbours, images)
+def pixel_probe(image_size: int, bank: Source, queries: Source, wanted: ProbeConfig) -> dict[str, float] | None:
+    """Measure the pixels themselves, at the encoder's input size; None where they are too many (`RAW_PIXELS`)."""
+    if 3 * image_size**2 > RAW_PIXELS:
+        return None
+    return measure(raw_pixels(image_size), bank, queries, wanted)
 
 
 def table(rows: dict[str, dict[str, float]], title: str) -> str:

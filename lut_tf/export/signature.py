@@ -46,13 +46,17 @@ def serving_function(encoder: ViTEncoder) -> tuple[Callable[[Any], dict[str, Any
     """
     import tensorflow as tf
 
+    spec = tf.TensorSpec((None, *encoder.image_size, 3), tf.float32, name=INPUT)
+
     def serve(pixel_values: Any) -> dict[str, Any]:
+        # A restored signature does not look at sizes: what has as many values would pass as an image.
+        pixel_values = tf.ensure_shape(pixel_values, spec.shape, name=INPUT)
         tokens = encoder(pixel_values, training=False)
         before_patches = tokens.shape[1] - encoder.patches
         outputs = {"tokens": tokens, "pooled": tf.reduce_mean(tokens[:, before_patches:], axis=1)}
         return {**outputs, "cls": tokens[:, 0]} if before_patches else outputs
 
-    return serve, tf.TensorSpec((None, *encoder.image_size, 3), tf.float32, name=INPUT)
+    return serve, spec
 
 
 def description(encoder: ViTEncoder) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -112,8 +113,15 @@ class MaskedImageModel(TrainableModel):
         """Turn uint8 views into normalised float32, view 2 coloured by the batch's decisions; float views stay.
 
         Raises:
-            ValueError: the noise is not of this encoder's number of patches.
+            ValueError: it is no batch as `lut_tf.data` makes them, or its noise is not of this encoder's number of patches.
         """
+        wanted = ["noise", *("view1", "view2")[: self.view_count]]
+        if not isinstance(batch, Mapping) or any(name not in batch for name in wanted):
+            held = f"a dict of {', '.join(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+            raise ValueError(
+                f"a batch is {held}, but {type(self).__name__} takes a dict with {', '.join(wanted)}: give batches of "
+                "lut_tf.data.pretraining_dataset(source, …), for arrays pretraining_dataset(ArraySource(images), …)"
+            )
         if batch["noise"].shape[1] != self.noise_length:
             raise ValueError(
                 f"noise of {batch['noise'].shape[1]} numbers an image, but the mask needs {self.noise_length}: "

@@ -111,13 +111,14 @@ class LUT(MaskedImageModel):
         return disjoint_plans(noise, visible)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
-        """Run student and teacher on a prepared batch.
+        """Run student and teacher on a batch.
 
         Returns:
             `prediction`: (B, L, p·p·3), view 1's visible patches, then its masked ones; `plan1`, `plan2`: the mask
             plans; `student1` (and `student2` if symmetric): the predictor's outputs (B, D); `teacher2` (and
             `teacher1`): the teacher's targets (B, D), without gradient.
         """
+        batch = self.prepare(batch)
         plans = dict(enumerate(self.plans(batch["noise"], self.visible), start=1))
         tokens = self._student_tokens(batch, plans)
         outputs = {

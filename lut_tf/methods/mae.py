@@ -24,6 +24,7 @@ class MAE(MaskedImageModel):
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Return `prediction` (B, L, p·p·3: the visible patches', then the masked ones') and `plan1`."""
+        batch = self.prepare(batch)
         (plan,) = self.plans(batch["noise"], self.visible)
         tokens = self.network(self.encoder.encode, batch["view1"], plan.visible)
         return {"prediction": self.network(self.decoder, tokens, plan.visible, plan.masked), "plan1": plan}

@@ -136,11 +136,29 @@ class ViTEncoder(keras.Model):
 
         Returns:
             (B, V, D), positions not yet added.
+
+        Raises:
+            ValueError: the images are bytes, or of another size than the encoder's.
         """
+        self._check_images(images)
         patches = patchify(images, self.patch_size)
         if ids is not None:
             patches = gather_tokens(patches, ids)
         return self.patch_embedding(patches)
+
+    def _check_images(self, images: Any) -> None:
+        height, width = self.image_size
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[1:] != (height, width, 3):
+            raise ValueError(
+                f"images of shape {shape}, but this encoder takes (batch, {height}, {width}, 3): resize them, or take "
+                f"encoder.resized((height, width))"
+            )
+        if not keras.backend.is_float_dtype(images.dtype):
+            raise ValueError(
+                f"images of dtype {keras.backend.standardize_dtype(images.dtype)}, but this encoder takes floats, "
+                "normalised: give lut_tf.models.preprocess.normalise(images)"
+            )
 
     def add_positions(self, embedded: Any, ids: Any = None) -> Any:
         """Add each patch's position and put the class token in front: (B, V, D) -> (B, 1 + V, D)."""

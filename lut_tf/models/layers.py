@@ -32,9 +32,11 @@ def patchify(images: Any, patch_size: int) -> Any:
     """
     height, width, channels = images.shape[1:]
     rows, columns = height // patch_size, width // patch_size
-    x = ops.reshape(images, (-1, rows, patch_size, columns, patch_size, channels))
+    # The batch from the images themselves: inferred from the number of values it would make four images of one that is
+    # twice as high and wide, in a restored file that does not look at sizes.
+    x = ops.reshape(images, (ops.shape(images)[0], rows, patch_size, columns, patch_size, channels))
     x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, rows * columns, patch_size * patch_size * channels))
+    return ops.reshape(x, (ops.shape(images)[0], rows * columns, patch_size * patch_size * channels))
 
 
 def unpatchify(patches: Any, grid: tuple[int, int], patch_size: int) -> Any:

@@ -170,13 +170,13 @@ class TensorFlowStep(Trainable):
 
         The replicas share one small sum, so that all of them decide alike. A gradient that is not finite makes a step
         bad, except where the loss is scaled: there it says that the scale is too large, and the optimizer halves it.
+        At a scale of 1 or less it is the gradient itself that is not finite.
         """
         infinite = tf.logical_not(_all_finite(gradients))
         *means, infinite, stop = self._mean([*losses.values(), infinite, tf.convert_to_tensor(self.stop_request)])
         overflow = infinite > 0
         bad = tf.logical_not(_all_finite(means))
-        if not self._scaled:
-            bad |= overflow
+        bad |= overflow & (self.optimizer.dynamic_scale.value <= 1.0) if self._scaled else overflow
         losses = dict(zip(losses, means, strict=True))
         self._note(bad, stop, tf.stack(self.in_order(losses)))
         return losses, bad, overflow

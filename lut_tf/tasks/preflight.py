@@ -29,7 +29,7 @@ def preflight(config: Config) -> Listing:
     listing = list_data(config.data)
     config.check_images(listing.images)
     bank = min(listing.images, config.probe.images)
-    if config.probe.neighbours > bank:
+    if listing.evaluation_images is not None and config.probe.neighbours > bank:  # else no k-NN is asked
         raise ValueError(
             f"probe.neighbours={config.probe.neighbours} is more than the {bank} images that k-NN may ask: "
             f"give --probe.neighbours {bank} or less"

@@ -49,20 +49,21 @@ def pretrain(config: Config, listing: Listing | None = None) -> RunResult:
     with run.directory([part for part in parts if part is not None]):
         model = run.build(lambda: _compiled(config, plan), plan)
         rows = probes.before(model.encoder) if run.host.chief else {}
-        run.restore()
+        complete = run.restore() >= plan.total_steps and files.encoder.exists() and files.weights.exists()
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
-            run.announce(facts, announcement(facts, config.run_dir))
+            run.announce(facts, announcement(facts, config.run_dir, probes.why_none))
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
             run.train(batches)
             return RunResult(files, model, worker=run.host.number)
-        every = config.probe.every if probes.possible else 0
         run.train(
             batches,
-            measures=[callbacks.Probe(lambda: probes.while_training(model.encoder), every)],
+            measures=[callbacks.Probe(lambda: probes.while_training(model.encoder), probes.every)],
             others=[_pictures(config, model, plan, parts.validation or parts.train, files)],
         )
+        if complete:  # what is there and whole is not written again
+            return RunResult(files, model, rows, probes.title)
         return _finish(model, probes, rows, files)
 
 

@@ -35,42 +35,61 @@ class Probes:
         return self.parts.heldout or self.parts.validation
 
     @property
+    def why_none(self) -> str:
+        """Why the encoder is not measured, and what would change that; empty where it is."""
+        if self.parts.train.labels is None:
+            return "the training images have no labels"
+        if self.final is None:
+            return "there are no evaluation images (data.evaluation_path, or data.evaluation_split of tfds)"
+        return ""
+
+    @property
     def possible(self) -> bool:
         """Whether there are labels to learn from and images to ask about."""
-        return self.parts.train.labels is not None and self.final is not None
+        return not self.why_none
+
+    @property
+    def every(self) -> int:
+        """Epochs between two measures while training; 0: none."""
+        return self.config.probe.every if self.possible else 0
 
     @property
     def title(self) -> str:
         """The closing table's heading."""
         part = "held-out" if self.parts.heldout else "evaluation"
-        return f"accuracy on {len(self.final)} {part} images" if self.final else ""
+        asked = min(len(self.final), self.config.probe.queries) if self.final else 0
+        return f"accuracy on {asked} {part} images"
 
     def while_training(self, encoder: ViTEncoder) -> dict[str, float]:
         """Measure an encoder on the validation part."""
         return self._encoder(encoder, self.parts.validation)
 
     def before(self, encoder: ViTEncoder) -> Rows:
-        """Measure the pixels and the untrained encoder, unless the run directory has the figures; keep them there."""
-        if not self.possible:
+        """Measure the pixels of small images and the untrained encoder; figures that the run directory has stay."""
+        if not self._wanted:
             return {}
         if self.path.exists():
             return json.loads(self.path.read_text(encoding="utf-8"))
         assert self.final is not None
-        wanted, size = self.config.probe, self.config.encoder.image_size
-        pixels = probe.pixel_probe(size, self.parts.train, self.final, wanted.neighbours, wanted.images)
-        rows = {"raw pixels": pixels, "random encoder": self._encoder(encoder, self.final)}
+        size, wanted = self.config.encoder.image_size, self.config.probe
+        pixels = probe.pixel_probe(size, self.parts.train, self.final, wanted)
+        rows = {"raw pixels": pixels} if pixels else {}
+        rows["random encoder"] = self._encoder(encoder, self.final)
         probe.save(self.path, rows)
         return rows
 
     def after(self, encoder: ViTEncoder, rows: Rows) -> Rows:
         """Add the trained encoder to `before`'s figures."""
-        if not self.possible:
+        if not self._wanted:
             return rows
         rows = {**rows, "trained encoder": self._encoder(encoder, self.final)}
         probe.save(self.path, rows)
         return rows
 
+    @property
+    def _wanted(self) -> bool:
+        return self.possible and self.config.probe.before_and_after
+
     def _encoder(self, encoder: ViTEncoder, queries: Source | None) -> dict[str, float]:
         assert queries is not None
-        wanted = self.config.probe
-        return probe.encoder_probe(encoder, self.parts.train, queries, wanted.neighbours, wanted.images)
+        return probe.encoder_probe(encoder, self.parts.train, queries, self.config.probe)

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from lut_tf.training.plan import Plan
-from lut_tf.writing import write_text
+from lut_tf.writing import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,15 @@ class Probe(keras.callbacks.Callback):
             logs.update({f"probe_{name}": value for name, value in self._measure().items()})
 
 
+def _step_of(line: bytes) -> float | None:
+    """Return the step of a line of `metrics.jsonl`; None where it is none, or cut short."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if line.endswith(b"\n") and isinstance(step, int | float) else None
+
+
 class MetricsLog(keras.callbacks.Callback):
     """One JSON line an epoch: epoch (from 1), step, losses, rates, probes, seconds, images per second.
 
@@ -64,10 +73,22 @@ class MetricsLog(keras.callbacks.Callback):
         super().__init__()
         self._patient, self._waiting = patient, list[str]()
         self._path, self._plan = path, plan
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start_step]
-        if kept != lines or not path.exists():
-            write_text(path, "".join(kept))
+        self._keep_up_to(start_step)
+
+    def _keep_up_to(self, step: int) -> None:
+        """Drop the lines of steps that are done again, and set damaged ones aside in `metrics.damaged`."""
+        lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+        steps = [_step_of(line) for line in lines]
+        kept = [line for line, found in zip(lines, steps, strict=True) if found is not None and found <= step]
+        damaged = [line for line, found in zip(lines, steps, strict=True) if found is None and line.endswith(b"\n")]
+        if damaged:
+            aside = self._path.with_suffix(".damaged")
+            logger.warning("%s has %d damaged line(s): they are put into %s", self._path, len(damaged), aside.name)
+            with aside.open("ab") as file:
+                file.writelines(damaged)
+        if kept != lines or not self._path.exists():
+            with replacing(self._path) as written:
+                written.write_bytes(b"".join(kept))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock."""

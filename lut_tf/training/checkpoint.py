@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,6 +24,8 @@ from lut_tf.writing import remove_unfinished, replacing
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+NAME = re.compile(r"step_([0-9]{8,})")
+COUNTED = re.compile(r"_\d+(?=/|$)")
 
 
 class DamagedCheckpoint(Stopped):
@@ -54,8 +58,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints there are, oldest first."""
-        folders = (path.name for path in self.directory.glob("step_*") if path.is_dir())
-        return sorted(int(name[5:]) for name in folders if name[5:].isdigit())
+        names = (path.name for path in self.directory.glob("step_*") if path.is_dir())
+        return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
 
     def path(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
@@ -90,7 +94,7 @@ class Checkpoints:
         with replacing(self.path(step)) as folder:  # also in the place of a damaged one of the same step
             folder.mkdir()
             self._checkpoint.write(str(folder / "state"))
-            _write_manifest(folder, step)
+            _write_manifest(folder, step, described(self.model))
 
     def restore(self) -> int:
         """Load the newest checkpoint that is whole and return its step; 0 where there is none (a fresh start).
@@ -99,17 +103,19 @@ class Checkpoints:
 
         Raises:
             DamagedCheckpoint: there are checkpoints, and none is whole.
+            ValueError: the newest whole one holds other variables, or in another order: another version's.
         """
         if self._chief:
             remove_unfinished(self.directory)
         steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
-                _verify(self.path(step))
+                manifest = _verify(self.path(step), step)
             except DamagedCheckpoint as damage:
                 logger.warning("checkpoint of step %d is damaged (%s): trying the one before", step, damage)
                 damaged.append(self.path(step))
                 continue
+            self._check_variables(manifest.get("variables"), step)
             status = self._checkpoint.read(str(self.path(step) / "state"))
             status.assert_existing_objects_matched().expect_partial()
             self._set_aside(damaged)
@@ -120,6 +126,19 @@ class Checkpoints:
                 f"another --run_dir to begin anew"
             )
         return 0
+
+    def _check_variables(self, held: dict[str, Any] | None, step: int) -> None:
+        """Refuse to read weights into others' places; checkpoints of the first version do not name their variables."""
+        if held is None:
+            return
+        wanted = described(self.model)
+        odd = [name for name in sorted(wanted.keys() | held.keys()) if wanted.get(name) != held.get(name)]
+        if odd:
+            found, here = held.get(odd[0], "nothing"), wanted.get(odd[0], "nothing")
+            raise ValueError(
+                f"{self.path(step)} was made by another version: {odd[0]} is {found} there and {here} here: go on with "
+                f"that version, or give another --run_dir"
+            )
 
     def _forget_old(self) -> None:
         for step in self.steps()[: -self._keep]:
@@ -134,17 +153,26 @@ class Checkpoints:
             path.rename(aside)
 
 
+def _numbered(model: Trainable) -> dict[str, Any]:
+    """Return the Keras variables of a run: student, teacher, BatchNorm statistics, optimizer, means of the metrics."""
+    means = [variable for metric in model.metrics for variable in metric.variables]
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables, "means": means}
+    return {f"{group}_{i:04d}": v for group, variables in groups.items() for i, v in enumerate(variables)}
+
+
 def state(model: Trainable) -> dict[str, tf.Variable]:
-    """Return every variable of a run: student, teacher, BatchNorm statistics, optimizer, running means of the metrics.
+    """Return everything that a run saves, by name.
 
     Named one by one, because `tf.train.Checkpoint(model=…)` does not look into a Keras 3 layer's *lists* of layers: it
     leaves blocks and heads out without a word, and gives back only those that the optimizer happens to hold. Numbered,
     because Keras counts the names of layers and optimizers up within a process.
     """
-    means = [variable for metric in model.metrics for variable in metric.variables]
-    groups = {"model": model.variables, "optimizer": model.optimizer.variables, "means": means}
-    named = {f"{group}_{i:04d}": v.value for group, variables in groups.items() for i, v in enumerate(variables)}
-    return {**named, "agreement": model.agreement}
+    return {**{name: variable.value for name, variable in _numbered(model).items()}, "agreement": model.agreement}
+
+
+def described(model: Trainable) -> dict[str, list[Any]]:
+    """Return path and shape of each numbered variable, the path without what Keras counts up within a process."""
+    return {name: [COUNTED.sub("", v.path), list(v.shape)] for name, v in _numbered(model).items()}
 
 
 def _reason(error: Exception) -> str:
@@ -162,19 +190,32 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_manifest(folder: Path, step: int) -> None:
+def _write_manifest(folder: Path, step: int, variables: dict[str, list[Any]]) -> None:
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sum(path)} for path in _files(folder)}
-    (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1), encoding="utf-8")
+    manifest = json.dumps({"step": step, "files": files, "variables": variables}, indent=1)
+    (folder / MANIFEST).write_text(manifest, encoding="utf-8")
 
 
-def _verify(folder: Path) -> None:
+def _verify(folder: Path, step: int) -> dict[str, Any]:
+    """Return a checkpoint's manifest if its files are those that were written.
+
+    Raises:
+        DamagedCheckpoint: they are not, or the manifest is not one, or another step's.
+    """
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {error}") from error
-    for name, wanted in files.items():
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        wanted = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
+        said = manifest["step"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {type(error).__name__} {error}") from error
+    if said != step:
+        raise DamagedCheckpoint(f"{MANIFEST} says step {said}")
+    if "state.index" not in wanted or len(wanted) < 2:
+        raise DamagedCheckpoint(f"{MANIFEST} names no files of a checkpoint")
+    for name, (size, sum_) in wanted.items():
         path = folder / name
         if not path.is_file():
             raise DamagedCheckpoint(f"{name} is missing")
-        if path.stat().st_size != wanted["bytes"] or _sum(path) != wanted["sha256"]:
+        if path.stat().st_size != size or _sum(path) != sum_:
             raise DamagedCheckpoint(f"{name} is not what was written")
+    return manifest
