@@ -1,5 +1,8 @@
 """lut_tf: masked-image pre-training of Vision Transformers with LUT and MAE, in TensorFlow and Keras 3."""
 
+import importlib
+import sys
+
 from lut_tf.lazy import lazy_names
 
 __version__ = "0.1.0"
@@ -19,3 +22,8 @@ _MODULES = {
 
 __all__ = [*_NAMES]  # noqa: PLE0604
 __getattr__, __dir__ = lazy_names(__name__, {**_NAMES, **_MODULES})
+
+if "keras" in sys.modules:
+    # `keras.saving.load_model` finds our classes once they are registered. Without Keras there is nothing to register
+    # with, and `lut-tf --help` does not wait for it.
+    importlib.import_module("lut_tf.methods.registry")

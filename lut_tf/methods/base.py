@@ -109,24 +109,32 @@ class MaskedImageModel(TrainableModel):
         """Return the mask plan of each view that the student may see, from noise (B, `noise_numbers`)."""
         raise NotImplementedError("a method must define plans")
 
-    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Turn uint8 views into normalised float32, view 2 coloured by the batch's decisions; float views stay.
+    def check_batch(self, batch: Any) -> None:
+        """Refuse what is no batch as `lut_tf.data` makes them.
 
         Raises:
-            ValueError: it is no batch as `lut_tf.data` makes them, or its noise is not of this encoder's number of patches.
+            ValueError: something is missing, or the noise is not for this encoder.
         """
         wanted = ["noise", *("view1", "view2")[: self.view_count]]
         if not isinstance(batch, Mapping) or any(name not in batch for name in wanted):
-            held = f"a dict of {', '.join(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+            held = f"a dict of {', '.join(batch)}" if isinstance(batch, Mapping) else "no dict"
             raise ValueError(
-                f"a batch is {held}, but {type(self).__name__} takes a dict with {', '.join(wanted)}: give batches of "
-                "lut_tf.data.pretraining_dataset(source, …), for arrays pretraining_dataset(ArraySource(images), …)"
+                f"the batch is {held}, and {type(self).__name__} takes a dict with {', '.join(wanted)}: give batches "
+                "of lut_tf.data.pretraining_dataset(source, …), for arrays with source=lut_tf.data.ArraySource(images)"
             )
         if batch["noise"].shape[1] != self.noise_length:
             raise ValueError(
                 f"noise of {batch['noise'].shape[1]} numbers an image, but the mask needs {self.noise_length}: "
                 f"give noise_length=model.noise_length"
             )
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Turn uint8 views into normalised float32, view 2 coloured by the batch's decisions; float views stay.
+
+        Raises:
+            ValueError: see `check_batch`.
+        """
+        self.check_batch(batch)
         prepared = dict(batch)
         for name in ("view1", "view2")[: self.view_count]:
             view = batch[name]

@@ -224,6 +224,14 @@ class ViTEncoder(keras.Model):
         tokens = self(images)
         return tokens[:, 0] if pooling == "cls" else mean_tokens(tokens[:, self.prefix_tokens :])
 
+    def export(self, *arguments: Any, **kwargs: Any) -> None:
+        """Export as `keras.Model.export` does, which wants a model that was called.
+
+        For files that are compared with the encoder before they are kept: `lut_tf.export`.
+        """
+        self(ops.zeros((1, *self.image_size, 3)))
+        super().export(*arguments, **kwargs)
+
     def resized(self, image_size: int | Sequence[int]) -> ViTEncoder:
         """Return an encoder for another input size, rectangles too: same weights, the positions resized bicubically.
 

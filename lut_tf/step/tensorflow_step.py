@@ -65,6 +65,7 @@ class TensorFlowStep(Trainable):
         the metrics are of the undivided loss.
         """
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)  # `fit` on arrays puts the dict into a tuple
+        self.check_batch(batch)
         rate, momentum = self.optimizer.learning_rate, self.momentum_at(self.optimizer.iterations)
         updates = tf.identity(self.optimizer.iterations.value)
         statistics = [tf.identity(v.value) for v in self.moved_by_forward()] if self.max_bad_steps else []
@@ -88,6 +89,7 @@ class TensorFlowStep(Trainable):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Measure the losses of one batch, with nothing learned."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        self.check_batch(batch)
         losses = self.compute_losses(batch, training=False, gather=gather_replicas)
         return self._logs(self.report(dict(zip(losses, self._mean(list(losses.values())), strict=True))))
 

@@ -52,6 +52,13 @@ class Trainable(keras.Model):
         """
         raise NotImplementedError(f"{type(self).__name__} must define compute_losses")
 
+    def check_batch(self, batch: Any) -> None:
+        """Refuse what is no batch of this model, in a sentence.
+
+        Raises:
+            ValueError: it is none.
+        """
+
     @property
     def replicas(self) -> int:
         """Over how many replicas a batch is spread while a step computes its losses; 1 elsewhere."""
@@ -110,6 +117,20 @@ class Trainable(keras.Model):
         self.micro_batches, self.clip_norm, self.xla = accumulate, clip_norm, jit_compile
         self.max_bad_steps = max_bad_steps
         super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Return what `compile` was given, for `.keras` files."""
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "accumulate": self.micro_batches,
+            "clip_norm": self.clip_norm,
+            "jit_compile": self.xla,
+            "max_bad_steps": self.max_bad_steps,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as a `.keras` file says; Keras then gives the optimizer its state."""
+        self.compile(**{**config, "optimizer": keras.saving.deserialize_keras_object(config["optimizer"])})
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -15,7 +15,24 @@ class AdamW(keras.optimizers.AdamW):
 
     Keras adds it inside, where it counts up to 1/√(1 − β₂) times as much in the first steps. That is no detail: it
     moves weights whose gradients are near 1e-8 by half a learning rate, and these are found in every ViT.
+
+    Args:
+        decay_matrices_only: leave what `undecayed` names undecayed; unlike a list of variables it survives saving.
     """
+
+    def __init__(self, *arguments: Any, decay_matrices_only: bool = False, **kwargs: Any) -> None:
+        super().__init__(*arguments, **kwargs)
+        self.decay_matrices_only = decay_matrices_only
+
+    def build(self, variables: list[Any]) -> None:
+        """Choose what decays, and create the moments."""
+        if self.decay_matrices_only and not self.built:
+            self.exclude_from_weight_decay(var_list=undecayed(variables))
+        super().build(variables)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "decay_matrices_only": self.decay_matrices_only}
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Take one step: variable −= rate · m̂ / (√v̂ + epsilon), with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ)."""
@@ -55,13 +72,20 @@ def adamw(
         learning_rate: a number, or a schedule of the optimizer step such as `warmup_cosine`.
         weight_decay: decoupled decay, multiplied by the rate, of what `undecayed` does not name.
         betas: decay rates of the two moments.
-        model: built; its variables are excluded by identity, so the optimizer serves this model only.
+        model: built; the optimizer serves this model only.
 
     Raises:
         ValueError: the model has nothing to train.
     """
     if not model.trainable_variables:
         raise ValueError(f"model={model.name!r} has nothing to train: build it, or make it trainable, first")
-    optimizer = AdamW(learning_rate, weight_decay=weight_decay, beta_1=betas[0], beta_2=betas[1], epsilon=1e-8)
-    optimizer.exclude_from_weight_decay(var_list=undecayed(model.trainable_variables))
+    optimizer = AdamW(
+        learning_rate,
+        weight_decay=weight_decay,
+        beta_1=betas[0],
+        beta_2=betas[1],
+        epsilon=1e-8,
+        decay_matrices_only=True,
+    )
+    optimizer.build(model.trainable_variables)
     return optimizer
