@@ -110,9 +110,3 @@ def test_decoder_refuses_heads_that_do_not_divide() -> None:
 def test_unknown_preset_lists_those_there_are() -> None:
     with pytest.raises(ValueError, match="vit_giant.*vit_base_patch16"):
         encoder_size("vit_giant")
-
-
-def test_head_survives_serialisation() -> None:
-    head = MLPHead(6, 10, 3, "layer", "gelu", name="projector")
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
-    assert again.get_config() == head.get_config()
