@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported, so it comes first
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's and SciPy's threads would wait for cores that others use
 
 import keras
 import numpy as np

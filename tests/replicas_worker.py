@@ -20,8 +20,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from networks import tiny_decoder, tiny_encoder, tiny_lut
 
-from lut_tf import LUT, CosineMomentum, MLPHead, PixelDecoder, ViTEncoder
+from lut_tf import LUT, CosineMomentum
 from lut_tf.config import Config, ViewsConfig
 from lut_tf.data import digits, pretraining_dataset
 from lut_tf.training.optimizer import adamw
@@ -67,10 +68,9 @@ class Record(keras.callbacks.Callback):
 
 def model_of(case: Case) -> LUT:
     keras.utils.set_random_seed(1)
-    encoder = ViTEncoder(16, 4, 24, 1, 4, name="encoder")
-    decoder = PixelDecoder(encoder.grid, 4, 24, 16, 1, 4, name="decoder")
-    heads = {name: MLPHead(24, 32, norm=case.norm, name=name) for name in ("projector", "predictor")}
-    model = LUT(encoder, decoder, momentum=CosineMomentum(0.9, case.steps), name="lut", **heads)
+    encoder = tiny_encoder(name="encoder")
+    decoder = tiny_decoder(encoder, name="decoder")
+    model = tiny_lut(encoder, decoder=decoder, norm=case.norm, momentum=CosineMomentum(0.9, case.steps), name="lut")
     optimizer = (
         keras.optimizers.SGD(0.05, momentum=0.9, name="sgd") if case.optimizer == "sgd" else adamw(3e-4, model=model)
     )

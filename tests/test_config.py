@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from settings_table import OTHER, changed, changed_all
 
 from lut_tf.config import (
     MAY_DIFFER,
@@ -30,19 +31,9 @@ from lut_tf.training.run_directory import check_run_dir
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
-def changed(name: str, value: Any, tree: Any = None) -> Any:
-    """Return the default `Config` with one setting changed."""
-    tree = Config() if tree is None else tree
-    first, _, rest = name.partition(".")
-    return replace(tree, **{first: changed(rest, value, getattr(tree, first)) if rest else value})
-
-
 def several(**changes: Any) -> Config:
     """Like `changed`, for several settings; `__` stands for the dot."""
-    config = Config()
-    for name, value in changes.items():
-        config = changed(name.replace("__", "."), value, config)
-    return config
+    return changed_all({name.replace("__", "."): value for name, value in changes.items()})
 
 
 def of_digits(run_dir: Path, **changes: Any) -> Config:
@@ -226,35 +217,6 @@ def test_run_dir_of_another_configuration(tmp_path: Path) -> None:
     assert line.startswith(f"run_dir='{tmp_path}' holds a run of another configuration")
     assert "epochs was 400, now 300; views.scale was [0.2, 1], now [0.1, 1]" in line
     assert line.endswith("give another --run_dir, or the old values")
-
-
-# Another value for every setting, valid beside the defaults and the digits.
-OTHER: dict[str, Any] = {
-    "epochs": 300, "seed": 1, "strategy": "mirrored", "devices": 2, "workers": "a:1,b:1", "worker_index": 0,
-    "data.source": "tfds", "data.path": "photos", "data.evaluation_path": "more", "data.name": "cifar10",
-    "data.split": "test", "data.evaluation_split": "test", "data.image_feature": "png", "data.label_feature": "label",
-    "data.damaged_share": 0.1, "data.parallel_calls": 2,
-    "views.crop": "random_resized", "views.padding": 2, "views.scale": (0.3, 1.0), "views.flip": False,
-    "views.jitter_probability": 0.5, "views.brightness": 0.1, "views.contrast": 0.1, "views.saturation": 0.1,
-    "views.hue": 0.05, "views.one_of_three": False, "views.solarize_threshold": 100, "views.blur_radius": (0.5, 1.0),
-    "encoder.preset": "vit_small_patch16", "encoder.image_size": 32, "encoder.patch_size": 8, "encoder.width": 24,
-    "encoder.depth": 2, "encoder.heads": 4,
-    "decoder.width": 32, "decoder.depth": 2, "decoder.heads": 4,
-    "method.name": "mae", "method.mask_ratio": 0.6, "method.norm_pix_loss": False,
-    "method.reconstruction_weight": 0.5, "method.context_weight": 0.5, "method.context_distance": "smooth_l1",
-    "method.temperature": 0.1, "method.symmetric": False, "method.momentum": 0.9, "method.head.hidden": 24,
-    "method.head.projector_depth": 1, "method.head.predictor_depth": 1, "method.head.norm": "layer",
-    "method.head.activation": "gelu",
-    "optimizer.batch_size": 32, "optimizer.accumulate": 2, "optimizer.base_learning_rate": 1e-3,
-    "optimizer.rate_rule": "linear", "optimizer.warmup_epochs": 3.0, "optimizer.clip_norm": 1.0,
-    "optimizer.max_bad_steps": 2, "optimizer.weight_decay": 0.1, "optimizer.betas": (0.8, 0.9),
-    "probe.every": 2, "probe.neighbours": 10, "probe.images": 500,
-    "logging.pictures_every": 3, "logging.pictures": 3, "logging.tensorboard": False,
-    "checkpoint.every_epochs": 2, "checkpoint.every_steps": 5, "checkpoint.every_minutes": 1.0, "checkpoint.keep": 3,
-    "checkpoint.keep_every": 2, "checkpoint.on_failure": "continue",
-    "compute.precision": "mixed_bfloat16", "compute.teacher_precision": "mixed_bfloat16", "compute.jit_compile": True,
-    "compute.all_reduce": "one_device", "compute.deterministic": True,
-}  # fmt: skip
 
 
 def test_the_table_of_other_values_is_whole() -> None:

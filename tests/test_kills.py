@@ -72,6 +72,38 @@ def kill(process: subprocess.Popen[str]) -> bool:
 
 
 @pytest.mark.medium
+def test_a_kill_during_a_save_and_a_signal_leave_the_same_run_bitwise(whole: Path, tmp_path: Path) -> None:
+    """SIGKILL in a save of the first process, SIGTERM to the second, which is saved, then the end."""
+    run_dir = tmp_path / "run"
+    process = start(run_dir, **SETTINGS)
+    train_on(process, run_dir, 1)
+    in_a_save(process, run_dir)
+    assert kill(process)
+    killed_at = checkpointed(run_dir)[-1]
+    assert 0 < killed_at < 36
+    process = start(run_dir, **SETTINGS)
+    train_on(process, run_dir, 1)
+    stopped_at = stopped(process, run_dir, signal.SIGTERM, f"going on after step {killed_at} of 36")
+    process = start(run_dir, **SETTINGS)
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert f"going on after step {stopped_at} of 36" in output
+    assert_same_run(whole, run_dir)
+
+
+def stopped(process: subprocess.Popen[str], run_dir: Path, number: signal.Signals, said: str = "") -> int:
+    """Send the signal, check status and last line, and return the step that is saved."""
+    process.send_signal(number)
+    output = finish(process)
+    assert process.returncode == 128 + number, output
+    assert said in output
+    step = checkpointed(run_dir)[-1]
+    last = f"lut-tf: stopped by {number.name} after step {step}, which is saved: start again to go on"
+    assert output.splitlines()[-1] == last
+    return step
+
+
+@pytest.mark.slow
 def test_three_kills_and_what_is_left_is_bitwise_the_same(whole: Path, tmp_path: Path) -> None:
     run_dir, chance = tmp_path / "run", random.Random(1)
     for checkpoints in (1, 2):
@@ -92,24 +124,19 @@ def test_three_kills_and_what_is_left_is_bitwise_the_same(whole: Path, tmp_path:
     assert_same_run(whole, run_dir)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_step_and_the_run_goes_on_bitwise(whole: Path, tmp_path: Path, number: int) -> None:
-    """Status 143 after SIGTERM, 130 after SIGINT; saved is the step that the message names."""
+def test_a_signal_saves_the_step_and_the_run_goes_on_bitwise(
+    whole: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Status 143 after SIGTERM, 130 after SIGINT; the step that the message names is saved."""
     run_dir, settings = tmp_path / "run", {**SETTINGS, "checkpoint__every_steps": 5}
     process = start(run_dir, **settings)
     train_on(process, run_dir, 1)
-    process.send_signal(number)
-    output = finish(process)
-    assert process.returncode == 128 + number, output
-    step = checkpointed(run_dir)[-1]
-    last = output.splitlines()[-1]
-    assert last == f"lut-tf: stopped by {signal.Signals(number).name} after step {step}, which is saved: " \
-                   f"start again to go on"  # fmt: skip
-    if number == signal.SIGTERM:
-        process = start(run_dir, **settings)
-        assert f"going on after step {step} of 36" in finish(process)
-        assert_same_run(whole, run_dir)
+    step = stopped(process, run_dir, number)
+    process = start(run_dir, **settings)
+    assert f"going on after step {step} of 36" in finish(process)
+    assert_same_run(whole, run_dir)
 
 
 @pytest.mark.slow
@@ -147,7 +174,7 @@ def fill_the_disk(process: subprocess.Popen[str], full: bool) -> None:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("on_failure", ["stop", "continue"])
+@pytest.mark.parametrize("on_failure", ["stop", pytest.param("continue", marks=pytest.mark.slow)])
 def test_a_full_disk_stops_the_run_in_one_line_or_is_waited_out(whole: Path, tmp_path: Path, on_failure: str) -> None:
     """`stop`: status 1, the line names the last good checkpoint. `continue`: with room again, nothing is missing.
 
@@ -173,7 +200,7 @@ def test_a_full_disk_stops_the_run_in_one_line_or_is_waited_out(whole: Path, tmp
     assert_same_run(whole, run_dir)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_checkpoints_that_are_all_damaged_are_one_line(whole: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(whole, run_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from lut_tf.checks import check, resolve_size
+from networks import tiny_batch
 from runs import CONFIGS, assert_same_run, checkpointed, lines, replaced, small
 
 from lut_tf.config import from_yaml
@@ -19,42 +21,62 @@ from lut_tf.data.batches.order import step_indices
 from lut_tf.data.reading.sources import open_sources
 from lut_tf.tasks.build import build_model, compile_model
 from lut_tf.tasks.pretrain import pretrain
+from lut_tf.tasks.result import RunResult
 from lut_tf.training.guards import NonFiniteLoss
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of 3 epochs on one device that nobody stopped; what stops and goes on is compared with it."""
+    return pretrain(small(tmp_path_factory.mktemp("whole") / "run", epochs=3))
+
+
 @pytest.mark.medium
-def test_a_run_leaves_everything_that_it_promises(tmp_path: Path) -> None:
-    result = pretrain(small(tmp_path / "run"))
-    files = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
+def test_a_run_leaves_everything_that_it_promises(whole: RunResult) -> None:
+    root = whole.files.root
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*")}
     assert {
         "config.yaml", "metrics.jsonl", "probes.json", "encoder.keras", "model.weights.h5",
-        "checkpoints/step_00000018/manifest.json", "pictures/epoch_0002.png", "pictures/curves.png",
+        "checkpoints/step_00000027/manifest.json", "pictures/epoch_0003.png", "pictures/curves.png",
         "tensorboard/train",
     } <= files  # fmt: skip
-    facts = json.loads((tmp_path / "run" / "resolved.json").read_text(encoding="utf-8"))
+    facts = json.loads((root / "resolved.json").read_text(encoding="utf-8"))
     assert (facts["batch_size"], facts["steps_per_epoch"], facts["peak_learning_rate"]) == (128, 9, 3e-3)
-    log = lines(tmp_path / "run")
-    assert [(line["epoch"], line["step"]) for line in log] == [(1, 9), (2, 18)]
+    log = lines(root)
+    assert [(line["epoch"], line["step"]) for line in log] == [(1, 9), (2, 18), (3, 27)]
     assert all({"loss", "reconstruction", "context", "learning_rate", "probe_knn"} <= set(line) for line in log)
-    assert list(result.probes) == ["raw pixels", "random encoder", "trained encoder"]
-    assert "300 held-out images" in result.summary()
-    assert str(result.files.encoder) in result.summary()
+    assert list(whole.probes) == ["raw pixels", "random encoder", "trained encoder"]
+    assert "300 held-out images" in whole.summary()
+    assert str(whole.files.encoder) in whole.summary()
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
-    encoder = keras.saving.load_model(tmp_path / "run" / "encoder.keras")
-    np.testing.assert_allclose(encoder(images), result.model.encoder(images), atol=1e-6)
+    encoder = keras.saving.load_model(root / "encoder.keras")
+    np.testing.assert_allclose(encoder(images), whole.model.encoder(images), atol=1e-6)
 
 
 @pytest.mark.medium
-def test_a_run_stopped_after_an_epoch_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_started_again_trains_nothing(
+    whole: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole.files.root, run_dir)
+    again = pretrain(small(run_dir, epochs=3))
+    assert "this run is complete" in capsys.readouterr().out
+    assert whole.probes == again.probes
+    assert lines(run_dir) == lines(whole.files.root)
+
+
+@pytest.mark.medium
+def test_a_run_stopped_after_an_epoch_goes_on_as_if_it_had_not(
+    whole: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped after epoch 1 of 3 and started again: the same losses (1e-6) and weights (1e-5), no line twice."""
-    whole = pretrain(small(tmp_path / "whole", epochs=3))
     with monkeypatch.context() as patch:
         patch.setattr(keras.callbacks.TensorBoard, "on_epoch_end", stop_in_epoch(1))
         with pytest.raises(KeyboardInterrupt):
             pretrain(small(tmp_path / "parts", epochs=3))
     assert [line["epoch"] for line in lines(tmp_path / "parts")] == [1, 2]  # epoch 2 was logged, not saved
     parts = pretrain(small(tmp_path / "parts", epochs=3))
-    for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "parts"), strict=True):
+    for a, b in zip(lines(whole.files.root), lines(tmp_path / "parts"), strict=True):
         assert a["step"] == b["step"]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
     for v1, v2 in zip(whole.model.variables, parts.model.variables, strict=True):
@@ -77,15 +99,6 @@ def test_two_mirrored_devices_learn_what_one_does(tmp_path: Path) -> None:
     two = pretrain(small(tmp_path / "two", epochs=1, strategy="mirrored", devices=2))
     assert lines(tmp_path / "one")[0]["loss"] == pytest.approx(lines(tmp_path / "two")[0]["loss"], rel=1e-4)
     assert one.model.count_params() == two.model.count_params()
-
-
-@pytest.mark.medium
-def test_a_finished_run_started_again_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = pretrain(small(tmp_path / "run", epochs=1, probe__every=0))
-    again = pretrain(small(tmp_path / "run", epochs=1, probe__every=0))
-    assert "this run is complete" in capsys.readouterr().out
-    assert first.probes == again.probes
-    assert len(lines(tmp_path / "run")) == 1
 
 
 def test_another_configuration_is_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -116,18 +129,15 @@ def test_every_recipe_builds_and_takes_a_step(path: Path) -> None:
         config = replaced(config, name.split("__"), value)
     model = build_model(config, total_steps=10)
     compile_model(config, model, steps_per_epoch=2)
-    random = np.random.default_rng(0)
-    count = 2 * config.optimizer.accumulate
-    batch = {"noise": random.random((count, model.noise_length), dtype="float32")}
-    for name in ("view1", "view2"):
-        batch[name] = random.normal(size=(count, 32, 32, 3)).astype("float32")
-    logs = model.train_step({name: tf.constant(x) for name, x in batch.items()})
+    assert model.micro_batches == config.optimizer.accumulate
+    model.micro_batches = 1  # what several add to it is in test_fit.py
+    logs = model.train_step({name: tf.constant(x) for name, x in tiny_batch(model, 2).items()})
     assert np.isfinite(float(logs["loss"]))
     assert int(model.optimizer.iterations) == 1
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("allowed", [0, 3])
+@pytest.mark.parametrize("allowed", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, allowed: int
 ) -> None:
@@ -159,18 +169,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(
 
 
 @pytest.mark.medium
-def test_a_run_goes_on_on_another_number_of_replicas(tmp_path: Path) -> None:
+def test_a_run_goes_on_on_another_number_of_replicas(whole: RunResult, tmp_path: Path) -> None:
     """Stopped inside an epoch on 2 replicas, ended on 1: the same steps, the same batches, the same losses (1e-4)."""
-    whole = small(tmp_path / "whole", epochs=3, probe__every=0, checkpoint__every_steps=4)
-    moved = dataclasses.replace(whole, run_dir=str(tmp_path / "moved"))
+    moved = small(tmp_path / "moved", epochs=3, probe__every=0, checkpoint__every_steps=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.callbacks.TensorBoard, "on_train_batch_end", stop_at_batch(5))
         with pytest.raises(KeyboardInterrupt):
             pretrain(dataclasses.replace(moved, strategy="mirrored", devices=2))
     assert checkpointed(tmp_path / "moved") == [4]
     pretrain(moved)
-    pretrain(whole)
-    for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "moved"), strict=True):
+    for a, b in zip(lines(whole.files.root), lines(tmp_path / "moved"), strict=True):
         assert a["step"] == b["step"]
         for name in ("loss", "reconstruction", "context", "learning_rate", "teacher_momentum"):
             assert a[name] == pytest.approx(b[name], rel=1e-4)
@@ -184,7 +192,7 @@ def stop_at_batch(number: int) -> Any:
     return on_train_batch_end
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_two_replicas_stopped_inside_an_epoch_go_on_to_the_last_bit(tmp_path: Path) -> None:
     """Weights and metrics, the running means included, are those of two replicas that nobody stopped."""
     settings = {"epochs": 2, "probe__every": 0, "checkpoint__every_steps": 4, "strategy": "mirrored", "devices": 2}

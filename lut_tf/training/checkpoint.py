@@ -58,12 +58,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints there are, oldest first."""
-        names = (path.name for path in self.directory.glob("step_*") if path.is_dir())
-        return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
+        return steps_in(self.directory)
 
     def path(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
-        return self.directory / f"step_{step:08d}"
+        return path_of(self.directory, step)
 
     def save(self, step: int) -> Path:
         """Write a checkpoint of the model as it is.
@@ -87,8 +86,7 @@ class Checkpoints:
 
     def newest(self) -> str:
         """Return the newest checkpoint's path for a message, or `none`."""
-        steps = self.steps()
-        return str(self.path(steps[-1])) if steps else "none"
+        return newest(self.directory)
 
     def _write(self, step: int) -> None:
         with replacing(self.path(step)) as folder:  # also in the place of a damaged one of the same step
@@ -151,6 +149,23 @@ class Checkpoints:
             aside = path.with_name(f"damaged_{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Return the steps of the checkpoints in a directory, oldest first."""
+    names = (path.name for path in directory.glob("step_*") if path.is_dir())
+    return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
+
+
+def path_of(directory: Path, step: int) -> Path:
+    """Return the folder of a step's checkpoint."""
+    return directory / f"step_{step:08d}"
+
+
+def newest(directory: Path) -> str:
+    """Return the path of the newest checkpoint in a directory for a message, or `none`."""
+    steps = steps_in(directory)
+    return str(path_of(directory, steps[-1])) if steps else "none"
 
 
 def _numbered(model: Trainable) -> dict[str, Any]:

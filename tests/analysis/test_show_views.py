@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lut_tf import cli
-from lut_tf.analysis.views import _masked, describe
+from lut_tf.analysis.views import describe, draw_views
+from lut_tf.methods.masking import MaskPlan
 from lut_tf.models.colour import SOLARIZE, Colour
 
 DIGITS = ["--encoder.image_size", "32", "--encoder.patch_size", "4", "--optimizer.batch_size", "60"]
@@ -42,11 +43,18 @@ def test_words_say_what_was_done() -> None:
     ]  # fmt: skip
 
 
-def test_masked_keeps_visible_patches() -> None:
-    images = np.full((1, 8, 8, 3), 200, np.uint8)
-    masked = _masked(images, np.array([[1, 2]]), 2)
-    assert (masked[0, :4, 4:] == 200).all() and (masked[0, 4:, :4] == 200).all()
-    assert (masked[0, :4, :4] == [92, 107, 148]).all() and (masked[0, 4:, 4:] == [92, 107, 148]).all()
+def test_the_visible_patches_are_shown_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of white images, as they are handed to matplotlib: patches 1 and 2 of a 2 x 2 grid stay white."""
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda axes, image, **options: shown.append(image))
+    geometry = np.array([[0.0, 0.0, 1.0, 1.0, 0.0]])
+    batch = {"index": np.array([7]), "geometry1": geometry, "view1": np.full((1, 8, 8, 3), 255, np.uint8)}
+    plan = MaskPlan(np.array([[1, 2]]), np.array([[0, 3]]))
+    draw_views(batch, (plan,), (2, 2), tmp_path / "views.png")
+    whole, masked = shown
+    assert (whole == 255).all()
+    assert (masked[:4, 4:] == 255).all() and (masked[4:, :4] == 255).all()
+    assert (masked[:4, :4] == [92, 107, 148]).all() and (masked[4:, 4:] == [92, 107, 148]).all()
 
 
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

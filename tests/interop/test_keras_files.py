@@ -10,8 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from networks import tiny_encoder, tiny_lut
 
-from lut_tf import LUT, MLPHead, PixelDecoder, ViTEncoder
+from lut_tf import LUT, ViTEncoder
 from lut_tf.interop import convert, load_keras, load_keras_weights
 
 Golden = Callable[[str], dict[str, np.ndarray]]
@@ -19,9 +20,7 @@ BEFORE = Path(__file__).parents[1] / "golden" / "encoder_before_renaming.keras"
 
 
 def method() -> LUT:
-    heads = {name: MLPHead(8, 8, depth=1, name=name) for name in ("projector", "predictor")}
-    encoder = ViTEncoder(image_size=8, patch_size=4, width=8, depth=2, heads=2)
-    return LUT(encoder, PixelDecoder((2, 2), 4, 8, width=8, depth=1, heads=2), mask_ratio=0.5, **heads)
+    return tiny_lut(tiny_encoder(depth=2))
 
 
 def same(one: LUT, other: LUT) -> bool:
@@ -88,7 +87,7 @@ def test_convert_reads_the_first_names(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """One line that gives the reason."""
-    encoder = ViTEncoder(image_size=8, patch_size=4, width=8, depth=1, heads=2)
+    encoder = tiny_encoder()
     (tmp_path / "text.keras").write_text("no zip")
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as archive:
         archive.writestr("config.json", "{}")

@@ -50,6 +50,10 @@ def load(case: Case, student: dict[str, np.ndarray], teacher: dict[str, np.ndarr
     )
 
 
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 def wide(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array if name == "noise" else array.astype("float64") for name, array in arrays.items()}
 
@@ -68,7 +72,7 @@ def test_losses_and_outputs(case: Case) -> None:
     losses = model.compute_losses({name: tf.constant(value) for name, value in batch.items()}, training=True)
     for name in ("reconstruction", "context", "total"):
         np.testing.assert_allclose(float(losses[name]), expected[name], rtol=1e-5, err_msg=name)
-    outputs = load(case, student, teacher)(batch, training=True)
+    outputs = model(batch, training=True)  # BatchNorm has moved, which what it says in training does not show
     ids = np.concatenate([outputs["plan1"].visible, outputs["plan1"].masked], axis=1)
     expected["prediction"] = np.take_along_axis(expected["prediction"], ids[..., None], axis=1)
     for name in ("prediction", "student1", "student2", "teacher1", "teacher2"):
@@ -88,7 +92,9 @@ def slope(case: Case, arrays: tuple[Any, Any, Any], name: str, direction: np.nda
     return (either[0] - either[1]) / (2 * step)
 
 
-@pytest.mark.parametrize("name", ["default", "deep heads without norm", "LayerNorm, GELU", "one direction"])
+@pytest.mark.parametrize(
+    "name", ["default", *map(slow, ("deep heads without norm", "LayerNorm, GELU", "one direction"))]
+)
 def test_gradients_by_finite_differences(name: str) -> None:
     """1e-4 of each gradient's norm along a Gaussian direction: guards gradients where PyTorch is not installed."""
     case = CASES[name]
@@ -106,6 +112,7 @@ def test_gradients_by_finite_differences(name: str) -> None:
 def torch_run(case: Case, student: Any, teacher: Any, batches: list[Any], betas: tuple[float, float]) -> Any:
     """Train `plain.lut` by PyTorch's AdamW in float64; return first gradients, losses, final student and teacher."""
     torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
     student, teacher = ({k: torch.tensor(v).double() for k, v in arrays.items()} for arrays in (student, teacher))
     trained = {k: v.requires_grad_() for k, v in student.items() if "pos_embed" not in k and "running" not in k}
     decays = [
@@ -128,16 +135,29 @@ def torch_run(case: Case, student: Any, teacher: Any, batches: list[Any], betas:
     return first, losses, *({k: v.detach().numpy() for k, v in arrays.items()} for arrays in (student, teacher))
 
 
-def test_gradients_and_updates_by_torch(case: Case) -> None:
-    """Gradients 1e-4 of their norm, weights after 3 AdamW steps 1e-4, losses 1e-4: guards `fit` end to end."""
+def test_gradients_by_torch(case: Case) -> None:
+    """1e-4 of each gradient's norm: guards what learns from what for settings nobody listed."""
+    student, teacher = plain.random_weights(case, 6)
+    batch = plain.random_batch(case, 7)
+    expected, *_ = torch_run(case, student, teacher, [batch], (0.9, 0.95))
+    _, found = gradients(load(case, student, teacher), {k: tf.constant(v) for k, v in batch.items()})
+    for name, value in expected.items():
+        tolerance = 1e-4 * max(float(np.linalg.norm(value)), 1e-3)
+        assert np.linalg.norm(found[name] - value) <= tolerance, name
+
+
+UPDATED = {"default", "deep heads without norm", "one direction"}
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("name", [name if name in UPDATED else slow(name) for name in CASES])
+def test_updates_by_torch(name: str) -> None:
+    """Weights after 3 AdamW steps 1e-4, losses 1e-4: guards `fit` end to end."""
+    case = CASES[name]
     student, teacher = plain.random_weights(case, 6)
     batches = [plain.random_batch(case, seed) for seed in (7, 8, 9)]
-    first, losses, final, final_teacher = torch_run(case, student, teacher, batches, (0.9, 0.95))
+    _, losses, final, final_teacher = torch_run(case, student, teacher, batches, (0.9, 0.95))
     model = load(case, student, teacher)
-    _, found = gradients(load(case, student, teacher), {k: tf.constant(v) for k, v in batches[0].items()})
-    for name, expected in first.items():
-        tolerance = 1e-4 * max(float(np.linalg.norm(expected)), 1e-3)
-        assert np.linalg.norm(found[name] - expected) <= tolerance, name
     model.compile(adamw(1e-3, 0.05, (0.9, 0.95), model=model), run_eagerly=True)  # tracing takes longer than 3 steps
     for batch, expected in zip(batches, losses, strict=True):
         logs = model.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import golden_batch, golden_config, golden_model, gradients, group
 
-from lut_tf import MAE
+from lut_tf import LUT, MAE
 from lut_tf.interop import to_reference
 from lut_tf.training.optimizer import adamw
 
@@ -33,47 +32,72 @@ def without_key(name: str, value: np.ndarray) -> np.ndarray:
     return np.delete(value, slice(len(value) // 3, 2 * len(value) // 3)) if is_key_bias(name) else value
 
 
-def train(model: keras.Model, arrays: dict[str, np.ndarray]) -> list[dict[str, float]]:
-    """Take every step of the golden file by `fit`; return each step's logs."""
-    config = golden_config(arrays)
-    model.compile(adamw(config["lr"], config["weight_decay"], config["betas"], model=model))
-    logs = []
-    for step in range(config["steps"]):
-        data = tf.data.Dataset.from_tensors(golden_batch(arrays, step))
-        history = model.fit(data, verbose=0).history
-        logs.append({name: values[0] for name, values in history.items()})
-    return logs
+class Trained(NamedTuple):
+    """What a model says before each step of its golden file, what each step reports, and the model after the last."""
+
+    model: LUT
+    outputs: list[dict[str, Any]]
+    logs: list[dict[str, float]]
 
 
 @pytest.fixture(scope="module")
-def trained(arrays: dict[str, np.ndarray]) -> tuple[Any, list[dict[str, float]]]:
+def trained(arrays: dict[str, np.ndarray]) -> Trained:
+    """Take every step of the golden file by `fit`; looking on the way must not move BatchNorm."""
+    model, config = golden_model(arrays), golden_config(arrays)
+    model.compile(adamw(config["lr"], config["weight_decay"], config["betas"], model=model))
+    outputs, logs = [], []
+    for step in range(config["steps"]):
+        batch = golden_batch(arrays, step)
+        running = [(variable, variable.numpy()) for variable in model.moved_by_forward()]
+        outputs.append(model(batch, training=True))
+        for variable, value in running:
+            variable.assign(value)
+        history = model.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
+        logs.append({name: values[0] for name, values in history.items()})
+    return Trained(model, outputs, logs)
+
+
+class First(NamedTuple):
+    """A step's losses and gradients before anything is learned, and the model that they are of."""
+
+    model: LUT
+    losses: dict[str, float]
+    gradients: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def first(arrays: dict[str, np.ndarray]) -> First:
     model = golden_model(arrays)
-    return model, train(model, arrays)
+    return First(model, *gradients(model, golden_batch(arrays, 0)))
 
 
-def test_losses_of_every_step(arrays: dict[str, np.ndarray], trained: tuple[Any, list[dict[str, float]]]) -> None:
+@pytest.fixture(scope="module")
+def without_context(arrays: dict[str, np.ndarray]) -> First:
+    model = golden_model(arrays, context_weight=0.0)
+    return First(model, *gradients(model, golden_batch(arrays, 0)))
+
+
+def test_losses_of_every_step(arrays: dict[str, np.ndarray], trained: Trained) -> None:
     """1e-6 relative: guards losses, optimizer, teacher and their order in a step."""
-    for step, logs in enumerate(trained[1]):
+    for step, logs in enumerate(trained.logs):
         for ours, theirs in (("reconstruction", "reconstruction"), ("context", "context"), ("loss", "total")):
             np.testing.assert_allclose(logs[ours], arrays[f"step{step}/loss_{theirs}"], rtol=1e-6)
 
 
-def test_momentum_of_every_step(arrays: dict[str, np.ndarray], trained: tuple[Any, list[dict[str, float]]]) -> None:
+def test_momentum_of_every_step(arrays: dict[str, np.ndarray], trained: Trained) -> None:
     """1e-6 absolute: guards the schedule and that the first update uses step 0."""
-    for step, logs in enumerate(trained[1]):
+    for step, logs in enumerate(trained.logs):
         np.testing.assert_allclose(logs["teacher_momentum"], arrays[f"step{step}/ema_decay"], atol=1e-6)
 
 
 @pytest.mark.parametrize("teacher", [False, True])
-def test_weights_after_the_last_step(
-    arrays: dict[str, np.ndarray], trained: tuple[Any, list[dict[str, float]]], teacher: bool
-) -> None:
+def test_weights_after_the_last_step(arrays: dict[str, np.ndarray], trained: Trained, teacher: bool) -> None:
     """The teacher 2e-6 absolute; the student 1e-5 of each array's norm, 1e-4 absolute, running variances 1e-5.
 
     Guards AdamW's decay and exclusions, BatchNorm's statistics, and the teacher's average. Where a gradient is of the
     size of AdamW's epsilon, its rounding moves a weight by as much as another's whole step: hence the student's 1e-4.
     """
-    found = to_reference(trained[0], teacher=teacher)
+    found = to_reference(trained.model, teacher=teacher)
     expected = group(arrays, "final/teacher/" if teacher else "final/student/")
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -85,10 +109,9 @@ def test_weights_after_the_last_step(
         assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs) + 1e-6, name
 
 
-def test_outputs_of_step_0(arrays: dict[str, np.ndarray]) -> None:
+def test_outputs_of_step_0(arrays: dict[str, np.ndarray], trained: Trained) -> None:
     """1e-5 of the largest: guards masking, both networks, both heads and the teacher's inference mode."""
-    model = golden_model(arrays)
-    outputs = model(golden_batch(arrays, 0), training=True)
+    outputs = trained.outputs[0]
     order = np.argsort(np.concatenate([outputs["plan1"].visible, outputs["plan1"].masked], axis=1), axis=1)
     found = {
         "pred": np.take_along_axis(outputs["prediction"].numpy(), order[..., None], axis=1),
@@ -100,45 +123,34 @@ def test_outputs_of_step_0(arrays: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(value, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=name)
 
 
-def test_outputs_of_later_steps(arrays: dict[str, np.ndarray]) -> None:
+def test_outputs_of_later_steps(arrays: dict[str, np.ndarray], trained: Trained) -> None:
     """Of the largest: teacher 2e-6, student 5e-5. Guards what both say after each update."""
-    model, config = golden_model(arrays), golden_config(arrays)
-    model.compile(adamw(config["lr"], config["weight_decay"], config["betas"], model=model))
-    for step in range(config["steps"]):
-        batch = golden_batch(arrays, step)
-        running = [(variable, variable.numpy()) for variable in model.moved_by_forward()]
-        outputs = model(batch, training=True)
-        for variable, value in running:  # looking must not move BatchNorm
-            variable.assign(value)
+    for step, outputs in enumerate(trained.outputs):
         for side, tolerance in (("student", 5e-5), ("teacher", 2e-6)):
             expected = arrays[f"step{step}/{side}_out"]
             found = np.concatenate([outputs[f"{side}1"], outputs[f"{side}2"]])
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
-        model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
 
 
-def test_gradients_of_step_0(arrays: dict[str, np.ndarray]) -> None:
+def test_gradients_of_step_0(arrays: dict[str, np.ndarray], first: First) -> None:
     """Every one within 1e-4 of its norm, and their norm: guards what learns from what."""
-    _, found = gradients(golden_model(arrays), golden_batch(arrays, 0))
     for name, value in group(arrays, "grad/").items():
-        difference = np.linalg.norm(without_key(name, found[name]) - without_key(name, value))
+        difference = np.linalg.norm(without_key(name, first.gradients[name]) - without_key(name, value))
         assert difference <= 1e-4 * np.linalg.norm(value), name
-    norm = np.sqrt(sum(np.sum(value.astype("float64") ** 2) for value in found.values()))
+    norm = np.sqrt(sum(np.sum(value.astype("float64") ** 2) for value in first.gradients.values()))
     np.testing.assert_allclose(norm, arrays["step0/grad_norm"], rtol=1e-5)
 
 
-def test_untrained_have_no_gradient(arrays: dict[str, np.ndarray]) -> None:
+def test_untrained_have_no_gradient(arrays: dict[str, np.ndarray], first: First) -> None:
     """Exactly zero: positions are constants, and the file has a gradient for everything else."""
-    _, found = gradients(golden_model(arrays), golden_batch(arrays, 0))
-    silent = {name for name, value in found.items() if not value.any()}
-    assert silent == set(found) - set(group(arrays, "grad/"))
+    silent = {name for name, value in first.gradients.items() if not value.any()}
+    assert silent == set(first.gradients) - set(group(arrays, "grad/"))
 
 
 @pytest.mark.parametrize("kind", ["LUT with context weight 0", "MAE"])
-def test_mae(arrays: dict[str, np.ndarray], kind: str) -> None:
+def test_mae(arrays: dict[str, np.ndarray], without_context: First, kind: str) -> None:
     """1e-5 relative, and the same gradients by both ways: MAE is LUT without its context."""
-    lut = golden_model(arrays, context_weight=0.0)
-    losses, reference = gradients(lut, golden_batch(arrays, 0))
+    lut, losses, reference = without_context
     if kind == "MAE":
         mae = MAE(lut.encoder, lut.decoder, lut.mask_ratio, lut.norm_pix_loss)
         losses, found = gradients(mae, golden_batch(arrays, 0))

@@ -1,10 +1,9 @@
-"""The encoder: positions, sizes, what it can show, and that it survives saving."""
+"""The encoder: positions, sizes, and what it can show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -117,17 +116,6 @@ def test_parameters_of_a_base_model(method: type, expected: int) -> None:
 @pytest.mark.parametrize(("method", "expected"), BASE_MODELS)
 def test_parameters_of_a_base_model_as_built(method: type, expected: int) -> None:
     assert parameters(method.from_preset("vit_base_patch16")) == expected
-
-
-@pytest.mark.parametrize("settings", [{}, {"positions": "learned"}, {"class_token": False}, {"image_size": (16, 40)}])
-def test_it_survives_saving(tmp_path: Path, settings: dict[str, object]) -> None:
-    """Exact, positions that were resized included."""
-    encoder = tiny(depth=1, **settings).resized((24, 48))
-    encoder.save(tmp_path / "encoder.keras")
-    again = keras.saving.load_model(tmp_path / "encoder.keras")
-    x = images(2, 24, 48, 3)
-    assert again.get_config() == encoder.get_config()
-    np.testing.assert_array_equal(again(x), encoder(x))
 
 
 def test_without_class_token() -> None:

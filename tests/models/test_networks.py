@@ -65,7 +65,7 @@ def test_head_depths(depth: int, norm: str | None) -> None:
 
 @pytest.mark.parametrize("settings", [{"norm": "group"}, {"activation": "tanh"}, {"depth": -1}])
 def test_heads_that_cannot_be_are_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="head"):
+    with pytest.raises(ValueError, match="^(norm|activation|depth)="):
         MLPHead(6, 10, **settings)
 
 
@@ -103,16 +103,10 @@ def test_variables_stand_in_the_order_of_the_checkpoints() -> None:
 
 
 def test_decoder_refuses_heads_that_do_not_divide() -> None:
-    with pytest.raises(ValueError, match="multiple of decoder.heads=5"):
+    with pytest.raises(ValueError, match="multiple of heads=5"):
         PixelDecoder((3, 3), 4, 8, 12, heads=5)
 
 
 def test_unknown_preset_lists_those_there_are() -> None:
     with pytest.raises(ValueError, match="vit_giant.*vit_base_patch16"):
         encoder_size("vit_giant")
-
-
-def test_head_survives_serialisation() -> None:
-    head = MLPHead(6, 10, 3, "layer", "gelu", name="projector")
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
-    assert again.get_config() == head.get_config()

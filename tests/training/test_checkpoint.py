@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,15 +34,22 @@ def numbers(model: LUT) -> dict[str, np.ndarray]:
     return {name: variable.numpy() for name, variable in state(model).items()}
 
 
-@pytest.fixture
-def two(model: LUT, tmp_path: Path) -> Checkpoints:
-    """Checkpoints of steps 3 and 7; the model then holds something else."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", model)
+@pytest.fixture(scope="module")
+def saved(model: LUT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of steps 3 and 7."""
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("saved") / "checkpoints", model)
     for step in (3, 7):
         fill(model, step)
         checkpoints.save(step)
+    return checkpoints.directory
+
+
+@pytest.fixture
+def two(model: LUT, saved: Path, tmp_path: Path) -> Checkpoints:
+    """A copy of those of steps 3 and 7; the model holds something else."""
+    shutil.copytree(saved, tmp_path / "checkpoints")
     fill(model, 1000)
-    return checkpoints
+    return Checkpoints(tmp_path / "checkpoints", model)
 
 
 def assert_holds(model: LUT, value: int) -> None:

@@ -5,23 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from networks import tiny_encoder, tiny_lut, tiny_mae
 
-from lut_tf import LUT, MAE, MLPHead, PixelDecoder, ViTEncoder
 from lut_tf.training.optimizer import adamw
-
-
-def encoder(**settings: object) -> ViTEncoder:
-    return ViTEncoder(16, 8, 8, depth=2, heads=2, **settings)
-
-
-def decoder(of: ViTEncoder) -> PixelDecoder:
-    return PixelDecoder(of.grid, 8, 8, 8, depth=1, heads=2)
-
-
-def lut() -> LUT:
-    network = encoder()
-    projector, predictor = MLPHead(8, 12), MLPHead(8, 12)
-    return LUT(network, decoder(network), projector=projector, predictor=predictor)
 
 
 def decayed(model: keras.Model) -> list[str]:
@@ -32,21 +18,20 @@ def decayed(model: keras.Model) -> list[str]:
 
 def test_matrices_and_tokens_are_decayed_and_counted() -> None:
     """A block has 4 matrices, each part its embedding, and there are two tokens; nothing else."""
-    names = decayed(lut())
+    names = decayed(tiny_lut(tiny_encoder(depth=2)))
     assert len(names) == (1 + 1 + 2 * 4) + (1 + 1 + 1 * 4 + 1) + 2 * 2
     assert sum(name.endswith("class_token") for name in names) == 1
     assert sum(name.endswith("mask_token") for name in names) == 1
     assert all(name.endswith(("kernel", "_token")) for name in names)
-    network = encoder()
-    assert len(decayed(MAE(network, decoder(network)))) == (1 + 1 + 2 * 4) + (1 + 1 + 1 * 4 + 1)
+    assert len(decayed(tiny_mae(tiny_encoder(depth=2)))) == (1 + 1 + 2 * 4) + (1 + 1 + 1 * 4 + 1)
 
 
 def test_learned_positions_are_not_decayed() -> None:
-    assert not any(name.endswith("positions") for name in decayed(encoder(positions="learned")))
+    assert not any(name.endswith("positions") for name in decayed(tiny_encoder(positions="learned")))
 
 
 def test_nothing_to_train_is_refused() -> None:
-    model = encoder()
+    model = tiny_encoder()
     model.trainable = False
     with pytest.raises(ValueError, match="nothing to train"):
         adamw(1e-3, model=model)
@@ -54,7 +39,7 @@ def test_nothing_to_train_is_refused() -> None:
 
 def test_epsilon_is_outside_the_bias_correction() -> None:
     """1e-5 relative to NumPy, for gradients of epsilon's own size (at 1e-8 Keras' own step is 0.18 for 0.5)."""
-    model = encoder()
+    model = tiny_encoder()
     optimizer = adamw(0.1, 0.0, (0.9, 0.95), model=model)
     variable = keras.Variable(np.zeros(4, "float32"))
     optimizer.build([variable])
@@ -69,7 +54,7 @@ def test_epsilon_is_outside_the_bias_correction() -> None:
 
 
 def test_it_survives_saving() -> None:
-    optimizer = adamw(1e-3, 0.1, (0.8, 0.9), model=encoder())
+    optimizer = adamw(1e-3, 0.1, (0.8, 0.9), model=tiny_encoder())
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is type(optimizer)
     assert (again.beta_1, again.beta_2, again.weight_decay) == (0.8, 0.9, 0.1)

@@ -1,0 +1,51 @@
+"""Another value for every setting of a pre-training run, and configurations that differ from the default's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lut_tf.config import Config
+
+# Another value for every setting, valid beside the defaults and the digits.
+OTHER: dict[str, Any] = {
+    "epochs": 300, "seed": 1, "strategy": "mirrored", "devices": 2, "workers": "a:1,b:1", "worker_index": 0,
+    "data.source": "tfds", "data.path": "photos", "data.evaluation_path": "more", "data.name": "cifar10",
+    "data.split": "test", "data.evaluation_split": "test", "data.image_feature": "png", "data.label_feature": "label",
+    "data.damaged_share": 0.1, "data.parallel_calls": 2,
+    "views.crop": "random_resized", "views.padding": 2, "views.scale": (0.3, 1.0), "views.flip": False,
+    "views.jitter_probability": 0.5, "views.brightness": 0.1, "views.contrast": 0.1, "views.saturation": 0.1,
+    "views.hue": 0.05, "views.one_of_three": False, "views.solarize_threshold": 100, "views.blur_radius": (0.5, 1.0),
+    "encoder.preset": "vit_small_patch16", "encoder.image_size": 32, "encoder.patch_size": 8, "encoder.width": 24,
+    "encoder.depth": 2, "encoder.heads": 4,
+    "decoder.width": 32, "decoder.depth": 2, "decoder.heads": 4,
+    "method.name": "mae", "method.mask_ratio": 0.6, "method.norm_pix_loss": False,
+    "method.reconstruction_weight": 0.5, "method.context_weight": 0.5, "method.context_distance": "smooth_l1",
+    "method.temperature": 0.1, "method.symmetric": False, "method.momentum": 0.9, "method.head.hidden": 24,
+    "method.head.projector_depth": 1, "method.head.predictor_depth": 1, "method.head.norm": "layer",
+    "method.head.activation": "gelu",
+    "optimizer.batch_size": 32, "optimizer.accumulate": 2, "optimizer.base_learning_rate": 1e-3,
+    "optimizer.rate_rule": "linear", "optimizer.warmup_epochs": 3.0, "optimizer.clip_norm": 1.0,
+    "optimizer.max_bad_steps": 2, "optimizer.weight_decay": 0.1, "optimizer.betas": (0.8, 0.9),
+    "probe.every": 2, "probe.neighbours": 10, "probe.images": 500,
+    "logging.pictures_every": 3, "logging.pictures": 3, "logging.tensorboard": False,
+    "checkpoint.every_epochs": 2, "checkpoint.every_steps": 5, "checkpoint.every_minutes": 1.0, "checkpoint.keep": 3,
+    "checkpoint.keep_every": 2, "checkpoint.on_failure": "continue",
+    "compute.precision": "mixed_bfloat16", "compute.teacher_precision": "mixed_bfloat16", "compute.jit_compile": True,
+    "compute.all_reduce": "hierarchical", "compute.deterministic": True,
+}  # fmt: skip
+
+
+def changed(name: str, value: Any, tree: Any = None) -> Any:
+    """Return `tree`, or the default `Config`, with the setting of a dotted name changed."""
+    tree = Config() if tree is None else tree
+    first, _, rest = name.partition(".")
+    return replace(tree, **{first: changed(rest, value, getattr(tree, first)) if rest else value})
+
+
+def changed_all(values: Mapping[str, Any], tree: Config | None = None) -> Config:
+    """Like `changed`, for several settings."""
+    for name, value in values.items():
+        tree = changed(name, value, tree)
+    return tree or Config()
