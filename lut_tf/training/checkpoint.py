@@ -207,8 +207,13 @@ def _sum(path: Path) -> str:
 
 def _write_manifest(folder: Path, step: int, variables: dict[str, list[Any]]) -> None:
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sum(path)} for path in _files(folder)}
-    manifest = json.dumps({"step": step, "files": files, "variables": variables}, indent=1)
-    (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+    manifest = {"step": step, "files": files, "variables": variables}
+    text = json.dumps({**manifest, "sha256": _own_sum(manifest)}, indent=1)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _own_sum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _verify(folder: Path, step: int) -> dict[str, Any]:
@@ -220,9 +225,11 @@ def _verify(folder: Path, step: int) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         wanted = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
-        said = manifest["step"]
+        said, own = manifest["step"], manifest.pop("sha256", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{MANIFEST} cannot be read: {type(error).__name__} {error}") from error
+    if own is not None and own != _own_sum(manifest):  # the first version's has none
+        raise DamagedCheckpoint(f"{MANIFEST} is not what was written")
     if said != step:
         raise DamagedCheckpoint(f"{MANIFEST} says step {said}")
     if "state.index" not in wanted or len(wanted) < 2:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from lut_tf import ViTEncoder
-from lut_tf.data.reading.sources import ArraySource
+from lut_tf.config import ProbeConfig
+from lut_tf.data.reading.sources import ArraySource, Source
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
 from lut_tf.evaluate.logistic import logistic_accuracy
-from lut_tf.evaluate.probe import table
+from lut_tf.evaluate.probe import measure, pixel_probe, table
 from lut_tf.models.preprocess import normalise
 
 
@@ -48,8 +49,26 @@ def test_features_are_the_encoders_for_each_image_in_order() -> None:
 
 
 def test_a_sample_spans_the_whole_source() -> None:
-    assert sample(10, 20).tolist() == list(range(10))
-    assert sample(100, 3).tolist() == [0, 49, 99]
+    assert sample(np.zeros(10, int), 20).tolist() == list(range(10))
+    assert sample(np.zeros(100, int), 3).tolist() == [0, 49, 99]
+    assert sample(np.array([-1, 2, -1, 0, 1]), 9).tolist() == [1, 3, 4]  # unknown labels are no class
+
+
+def test_a_probe_asks_no_more_images_than_it_may() -> None:
+    """Bounds on the bank and on the queries, images without a label left out; too many pixels are not probed."""
+    labels = np.tile(np.arange(4, dtype=np.int32), 30)
+    labels[::10] = -1
+    source, seen = ArraySource(np.zeros((120, 8, 8, 3), np.uint8), labels), []
+
+    def features(of: Source, indices: np.ndarray) -> np.ndarray:
+        seen.append(indices)
+        return np.random.default_rng(0).normal(size=(len(indices), 3))
+
+    figures = measure(features, source, source, ProbeConfig(images=50, queries=20, neighbours=5))
+    assert [len(indices) for indices in seen] == [50, 20]
+    assert all((labels[indices] >= 0).all() for indices in seen)
+    assert set(figures) == {"knn", "linear"}
+    assert pixel_probe(33, source, source, ProbeConfig()) is None
 
 
 def test_the_table_names_rows_and_figures() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,12 +97,38 @@ def cut_manifest(folder: Path) -> None:
     (folder / "manifest.json").write_text('{"step": 7, "files": {"state.in')
 
 
+def rewritten(**changes: Any) -> Callable[[Path], None]:
+    """Damage that leaves a manifest of JSON, without its own sum, in which something is missing or wrong."""
+
+    def damage(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["sha256"]
+        manifest = {name: value for name, value in {**manifest, **changes}.items() if value is not None}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    damage.__name__ = f"rewritten {changes}"
+    return damage
+
+
+def flip_a_name(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace("class_token", "clasr_token", 1))
+
+
+def of_another_step(folder: Path) -> None:
+    (folder / "manifest.json").write_text((folder.parent / "step_00000003" / "manifest.json").read_text())
+
+
 def empty(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
 
 
-DAMAGES = [truncate, flip, lose, lose_manifest, cut_manifest, empty]
+DAMAGES = [
+    truncate, flip, lose, lose_manifest, cut_manifest, empty, flip_a_name, of_another_step, rewritten(files=None),
+    rewritten(files={}), rewritten(files=[1]), rewritten(files={"state.index": {}}), rewritten(step=None),
+    rewritten(files={"state.index": 3}), rewritten(files={"state.index": {"bytes": "x", "sha256": 1}}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -132,6 +160,22 @@ def test_where_none_is_whole_the_message_says_so(two: Checkpoints) -> None:
     with pytest.raises(DamagedCheckpoint, match=r"none of the 2 checkpoints in .* is whole: .*--run_dir"):
         two.restore()
     assert two.steps() == [3, 7]
+
+
+def test_names_that_are_no_steps_do_not_count(two: Checkpoints) -> None:
+    for name in ("step_²", "step_7", "step_x", "step_-0000007"):
+        (two.directory / name).mkdir()
+    assert two.steps() == [3, 7]
+
+
+def test_other_variables_are_refused_and_not_read_into_each_others_places(two: Checkpoints, model: LUT) -> None:
+    """A manifest names paths and shapes; one without names, as the first version wrote, is read by its order."""
+    rewritten(variables={"model_0000": ["encoder/positions", [17, 16]]})(two.path(7))
+    with pytest.raises(ValueError, match=r"step_00000007 was made by another version: .* give another --run_dir"):
+        two.restore()
+    rewritten(variables=None)(two.path(7))
+    assert two.restore() == 7
+    assert_holds(model, 7)
 
 
 def test_a_half_written_one_does_not_count_and_is_cleared_away(two: Checkpoints, model: LUT) -> None:

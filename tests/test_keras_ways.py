@@ -1,0 +1,134 @@
+"""Keras' own ways with our models: a clear sentence or the right thing. Guards what would be wrong in silence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import tiny_batch, tiny_encoder, tiny_lut, tiny_mae
+
+from lut_tf import LUT, ViTEncoder
+from lut_tf.models.preprocess import normalise
+from lut_tf.training.optimizer import adamw
+from lut_tf.training.schedules import warmup_cosine
+
+
+@pytest.fixture(scope="module")
+def encoder() -> ViTEncoder:
+    return tiny_encoder()
+
+
+WRONG = {
+    "twice as high and wide": (
+        np.zeros((1, 32, 32, 3), "float32"),
+        r"images of shape \(1, 32, 32, 3\).*encoder.resized",
+    ),
+    "as many values": (np.zeros((1, 8, 32, 3), "float32"), r"images of shape \(1, 8, 32, 3\).*encoder.resized"),
+    "channels first": (np.zeros((1, 3, 16, 16), "float32"), r"images of shape \(1, 3, 16, 16\)"),
+    "one channel": (np.zeros((3, 16, 16, 1), "float32"), r"images of shape \(3, 16, 16, 1\)"),
+    "no batch": (np.zeros((16, 16, 3), "float32"), r"images of shape \(16, 16, 3\)"),
+    "bytes": (np.zeros((1, 16, 16, 3), "uint8"), r"images of dtype uint8.*normalise"),
+}
+WAYS: dict[str, Callable[[ViTEncoder, Any], Any]] = {
+    "call": lambda encoder, images: encoder(images),
+    "features": lambda encoder, images: encoder.features(images),
+    "predict": lambda encoder, images: encoder.predict(images, verbose=0),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", WRONG)
+def test_an_encoder_refuses_other_images_by_name(encoder: ViTEncoder, name: str, way: str) -> None:
+    images, sentence = WRONG[name]
+    with pytest.raises(ValueError, match=sentence):
+        WAYS[way](encoder, images)
+
+
+def test_bytes_are_prepared_wherever_a_method_is_called() -> None:
+    """`model(batch)` and `predict` on bytes are those on the prepared batch."""
+    for model in (tiny_lut(), tiny_mae()):
+        random, batch = np.random.default_rng(0), tiny_batch(model)
+        for name in ("view1", "view2")[: model.view_count]:
+            batch[name] = random.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+        expected = model({**batch, **{name: normalise(batch[name]) for name in batch if "view" in name}})["prediction"]
+        np.testing.assert_array_equal(model(batch)["prediction"], expected)
+        np.testing.assert_allclose(model.predict(batch, verbose=0)["prediction"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((np.zeros((4, 16, 16, 3), "uint8"),), r"the batch is no dict, and LUT takes a dict with noise, view1, view2"),
+        ((np.zeros((4, 16, 16, 3), "uint8"), np.zeros(4)), r"the batch is no dict.*pretraining_dataset"),
+        (({"view1": np.zeros((4, 16, 16, 3), "uint8")},), r"a dict of view1, and LUT takes .* noise, view1, view2"),
+    ],
+    ids=["images", "images and labels", "no noise"],
+)
+def test_what_is_no_batch_is_refused_by_fit_in_a_sentence(arguments: tuple[Any, ...], sentence: str) -> None:
+    model = tiny_lut()
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match=sentence):
+        model.fit(*arguments, verbose=0)
+
+
+def test_a_loaded_method_trains_on_as_if_it_had_not_been_saved(tmp_path: Path) -> None:
+    """Compilation, optimizer's state, schedule and what does not decay come back: the next step is the same."""
+    model = tiny_lut(momentum=0.9)
+    model.compile(adamw(warmup_cosine(1e-2, 2, 10), 0.5, model=model), accumulate=2, clip_norm=1.0, max_bad_steps=3)
+    data = tf.data.Dataset.from_tensors(tiny_batch(model))
+    model.fit(data, verbose=0)
+    model.save(tmp_path / "lut.keras")
+    again = keras.saving.load_model(tmp_path / "lut.keras")
+    assert (again.micro_batches, again.clip_norm, again.max_bad_steps) == (2, 1.0, 3)
+    for one in (model, again):
+        one.fit(data, verbose=0)
+    for expected, found in zip(model.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(expected.numpy(), found.numpy(), err_msg=expected.path)
+
+
+def test_a_file_loads_in_a_new_process_that_imports_the_package(encoder: ViTEncoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path / "encoder.keras")
+    code = f"import keras, lut_tf; print(type(keras.saving.load_model({str(tmp_path / 'encoder.keras')!r})).__name__)"
+    root = str(Path(__file__).parents[1])
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert ended.stdout.strip() == "ViTEncoder"
+
+
+def test_keras_export_needs_no_call_before_it(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    encoder.export(tmp_path / "model", verbose=False)
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    served = tf.saved_model.load(str(tmp_path / "model")).serve(images)
+    np.testing.assert_allclose(served, encoder(images), atol=1e-5)
+
+
+@pytest.mark.medium
+def test_a_float16_gradient_that_stays_infinite_ends_as_a_bad_step() -> None:
+    """The scale is halved down to 1 while it may be to blame; from there the step is bad, and nothing is learned."""
+    model = tiny_lut(dtype="mixed_float16", momentum=0.9)
+    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=4.0)
+    model.compile(scaling, max_bad_steps=100)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    batch = tiny_batch(model)
+    batch["view1"] = batch["view1"] * np.float32(1e38)  # its losses are infinite from the first step on
+    model.fit(tf.data.Dataset.from_tensors(batch).repeat(6), verbose=0)
+    assert model.agreed.bad_steps >= 3
+    assert int(model.optimizer.iterations.numpy()) == 0
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)
+
+
+def test_the_momentum_is_in_one_place() -> None:
+    assert tiny_lut(momentum=0.9).settings.momentum == 0.9
+    again = LUT.from_config(tiny_lut(momentum=0.9).get_config())
+    assert again.momentum == again.settings.momentum == 0.9
