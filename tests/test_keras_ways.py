@@ -108,8 +108,8 @@ def test_keras_export_needs_no_call_before_it(tmp_path: Path) -> None:
     encoder = tiny_encoder()
     encoder.export(tmp_path / "model", verbose=False)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
-    served = tf.saved_model.load(str(tmp_path / "model")).serve(images)
-    np.testing.assert_allclose(served, encoder(images), atol=1e-5)
+    model = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(model.serve(images), encoder(images), atol=1e-5)
 
 
 @pytest.mark.medium

@@ -1,4 +1,4 @@
-"""A file never takes other images than its encoder's for some of them: refused by name, whatever their number of values."""
+"""A file refuses other images than its encoder's by name, whatever their number of values."""
 
 from __future__ import annotations
 
