@@ -72,14 +72,14 @@ def adamw(
         learning_rate: a number, or a schedule of the optimizer step such as `warmup_cosine`.
         weight_decay: decoupled decay, multiplied by the rate, of what `undecayed` does not name.
         betas: decay rates of the two moments.
-        model: built; the optimizer serves this model only.
+        model: what it will train, to see that there is something.
 
     Raises:
         ValueError: the model has nothing to train.
     """
     if not model.trainable_variables:
         raise ValueError(f"model={model.name!r} has nothing to train: build it, or make it trainable, first")
-    optimizer = AdamW(
+    return AdamW(
         learning_rate,
         weight_decay=weight_decay,
         beta_1=betas[0],
@@ -87,5 +87,3 @@ def adamw(
         epsilon=1e-8,
         decay_matrices_only=True,
     )
-    optimizer.build(model.trainable_variables)
-    return optimizer
