@@ -13,9 +13,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import tiny_batch, tiny_encoder, tiny_lut, tiny_mae
+from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut, tiny_mae
 
 from lut_tf import LUT, ViTEncoder
+from lut_tf.config import HeadConfig
 from lut_tf.models.preprocess import normalise
 from lut_tf.training.optimizer import adamw
 from lut_tf.training.schedules import warmup_cosine
@@ -132,3 +133,35 @@ def test_the_momentum_is_in_one_place() -> None:
     assert tiny_lut(momentum=0.9).settings.momentum == 0.9
     again = LUT.from_config(tiny_lut(momentum=0.9).get_config())
     assert again.momentum == again.settings.momentum == 0.9
+
+
+POLICIES = ("mixed_bfloat16", "mixed_float16")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_precision_for_all_parts_wherever_it_is_given(policy: str, tmp_path: Path) -> None:
+    """On the encoder, on the preset, or in a file: all parts compute in it, and float16 gets its loss scaling."""
+    made = {
+        "encoder": LUT(tiny_encoder(dtype=policy), head=HeadConfig(hidden=8)),
+        "preset": LUT.from_preset("vit_tiny_patch16", image_size=32, dtype=policy, head=HeadConfig(hidden=8)),
+    }
+    made["encoder"].save(tmp_path / "lut.keras")
+    made["file"] = keras.saving.load_model(tmp_path / "lut.keras")
+    for name, model in made.items():
+        model.compile(keras.optimizers.SGD(0.1))
+        parts = [model, model.encoder, model.decoder, model.projector, model.predictor, model.teacher_encoder]
+        assert {part.dtype_policy.name for part in parts} == {policy}, name
+        scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert scaled == (policy == "mixed_float16"), name
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "projector"])
+def test_parts_of_different_precision_are_refused(part: str) -> None:
+    made = {"encoder": tiny_encoder(), "decoder": tiny_decoder(tiny_encoder()), "projector": tiny_head()}
+    made[part] = {
+        "encoder": lambda: tiny_encoder(dtype="mixed_bfloat16"),
+        "decoder": lambda: tiny_decoder(tiny_encoder(), dtype="mixed_bfloat16"),
+        "projector": lambda: tiny_head(dtype="mixed_bfloat16"),
+    }[part]()
+    with pytest.raises(ValueError, match=r"computes in (float32|mixed_bfloat16): give all parts the same dtype"):
+        LUT(**made)

@@ -34,7 +34,7 @@ class MaskedImageModel(TrainableModel):
         norm_pix_loss: the setting of this name.
         settings: the method's group of a configuration; None: the defaults.
         name: of the Keras model.
-        dtype: Keras dtype policy of what the model itself computes.
+        dtype: Keras dtype policy of the whole model, that of all its parts; None: the encoder's.
         **changes: other settings of the group by their names.
 
     Raises:
@@ -61,7 +61,8 @@ class MaskedImageModel(TrainableModel):
         **changes: Any,
     ) -> None:
         # Without autocast a batch keeps its precision: noise in bfloat16 would tie.
-        super().__init__(name=name, dtype=dtype, autocast=False)
+        super().__init__(name=name, dtype=dtype or encoder.dtype_policy, autocast=False)
+        self._check_policy(encoder)
         short = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
         changes |= {setting: value for setting, value in short.items() if value is not None}
         self.settings = changed(settings or MethodConfig(), {**changes, "name": self.method})
@@ -69,20 +70,29 @@ class MaskedImageModel(TrainableModel):
         if not encoder.prefix_tokens:
             raise ValueError("class_token=False of the encoder: pre-training here needs one, give class_token=True")
         self.encoder = encoder
-        self.decoder = decoder or PixelDecoder(encoder.grid, encoder.patch_size, encoder.width)
-        wanted = (encoder.grid, encoder.patch_size, encoder.width)
+        tokens = (encoder.grid, encoder.patch_size, encoder.width)
+        self.decoder = decoder or PixelDecoder(*tokens, dtype=self.dtype_policy)
+        self._check_policy(self.decoder)
         found = (self.decoder.grid, self.decoder.patch_size, self.decoder.encoder_width)
-        if found != wanted:
+        if found != tokens:
             raise ValueError(
-                f"decoder made for (grid, patch size, encoder width) {found}, but the encoder has {wanted}"
+                f"decoder made for (grid, patch size, encoder width) {found}, but the encoder has {tokens}"
             )
         self.visible = self.settings.visible(encoder.patches)
         self.built = True  # every part builds itself; Keras would wait for a first call
 
+    def _check_policy(self, part: Any) -> None:
+        """Refuse a part of another precision, which would train in it in silence, in float16 without loss scaling."""
+        if part.dtype_policy.name != self.dtype_policy.name:
+            raise ValueError(
+                f"dtype={self.dtype_policy.name!r} of {type(self).__name__}, but {part.name} computes in "
+                f"{part.dtype_policy.name}: give all parts the same dtype"
+            )
+
     @classmethod
     def from_preset(cls, name: str, image_size: int | tuple[int, int] = 224, **settings: Any) -> Any:
         """Make an untrained model around `ViTEncoder.from_preset(name, image_size)`; `settings` go to the model."""
-        return cls(ViTEncoder.from_preset(name, image_size=image_size), **settings)
+        return cls(ViTEncoder.from_preset(name, image_size=image_size, dtype=settings.get("dtype")), **settings)
 
     @property
     def mask_ratio(self) -> float:
@@ -161,7 +171,8 @@ class MaskedImageModel(TrainableModel):
         """Return the constructor's arguments: networks serialised by Keras, settings as nested dicts."""
         networks = {"encoder": self.encoder, "decoder": self.decoder}
         serialised = {name: keras.saving.serialize_keras_object(part) for name, part in networks.items()}
-        return {"name": self.name, **serialised, "settings": asdict(self.settings)}
+        policy = keras.saving.serialize_keras_object(self.dtype_policy)
+        return {"name": self.name, "dtype": policy, **serialised, "settings": asdict(self.settings)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:

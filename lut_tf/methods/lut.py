@@ -68,6 +68,7 @@ class LUT(MaskedImageModel):
         self.projector = projector or self._head("projector", self.settings.head.projector_depth)
         self.predictor = predictor or self._head("predictor", self.settings.head.predictor_depth)
         for head in (self.projector, self.predictor):
+            self._check_policy(head)
             if head.width != encoder.width:
                 raise ValueError(
                     f"{head.name} of width {head.width}, but the encoder has {encoder.width}: make them equal"

@@ -151,8 +151,10 @@ class Trainable(keras.Model):
         self.max_bad_steps = max_bad_steps
         super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
 
-    def get_compile_config(self) -> dict[str, Any]:
-        """Return what `compile` was given, for `.keras` files."""
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Return what `compile` was given, for `.keras` files; None before that."""
+        if not self.compiled:
+            return None
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "accumulate": self.micro_batches,
