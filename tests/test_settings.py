@@ -28,6 +28,7 @@ from settings_table import OTHER, changed_all
 from lut_tf.config import Config, settings
 from lut_tf.data import pretraining_dataset
 from lut_tf.data.preparing.prepare import prepare
+from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
 from lut_tf.tasks.pretrain import pretrain
 from lut_tf.training.strategy import build_strategy
@@ -43,7 +44,13 @@ FOLDER: dict[str, Any] = {
     "data.source": "image_folder", "data.path": "{}/folder", "data.evaluation_path": "{}/folder",
     "optimizer.batch_size": 12, "probe.neighbours": 5,
 }  # fmt: skip
-RECORDS = {**FOLDER, "data.source": "tfrecord", "data.path": "{}/records", "data.evaluation_path": "{}/records"}
+RECORDS = {
+    **FOLDER,
+    "data.source": "tfrecord",
+    "data.label_feature": "label",
+    "data.path": "{}/records",
+    "data.evaluation_path": "{}/records",
+}
 TFDS = {
     **FOLDER, "data.source": "tfds", "data.path": "{}/tfds", "data.evaluation_path": None, "data.name": "lut_toy",
     "data.evaluation_split": "train", "optimizer.batch_size": 4, "probe.neighbours": 2,
@@ -66,9 +73,11 @@ BESIDE: dict[str, dict[str, Any]] = {
     "encoder.preset": {"encoder.preset": "vit_tiny_patch16", "encoder.width": None, "encoder.heads": None},
     "method.temperature": {"method.context_distance": "infonce"},
     "checkpoint.every_minutes": {"checkpoint.every_epochs": 0},
+    "checkpoint.on_failure": {"logging.tensorboard": False},
 }
 # Other values than the table's, where a run must be able to begin with them.
 OTHER_HERE: dict[str, dict[str, Any]] = {
+    "data.label_feature": {"data.label_feature": None},
     "run_dir": {"run_dir": "elsewhere"},
     "data.source": FOLDER,
     "data.path": {"data.path": "{}/other"},
@@ -111,6 +120,10 @@ SEEN = {
     "compute.all_reduce": ["strategy"],
     "compute.deterministic": ["calls"],
 }
+
+
+class Mistake(str):
+    """What a run says that cannot begin, or not go on."""
 
 
 class Enough(Exception):
@@ -172,7 +185,7 @@ class Watched:
             for step in range(steps):
                 told.on_train_batch_begin(step)
                 if bad_step:
-                    model.agreement.assign(np.eye(1, len(model.agreement), dtype="float32")[0])
+                    model.agreement.assign(np.eye(1, model.agreement.shape[0], dtype="float32")[0])
             told.on_epoch_end(epoch, {"loss": 1.0})
 
 
@@ -229,7 +242,7 @@ def outcome(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any
     try:
         with full_disk() if full else nullcontext():
             run.pretend(model, shown, options["epochs"], options["steps_per_epoch"], bad_step=not full)
-    except Exception as error:
+    except (Stopped, OSError) as error:
         return type(error)
     return None
 
@@ -282,7 +295,7 @@ def seen(config: Config, respect: str, folder: Path) -> Any:
         except Enough:
             return watched.seen
         except (ValueError, FileNotFoundError) as mistake:
-            return str(mistake)
+            return Mistake(mistake)
     raise AssertionError("nothing was trained")
 
 
@@ -317,7 +330,9 @@ def test_another_value_changes_what_a_run_is(
     config = changed_all({"run_dir": "run", **BASE, **placed(BESIDE.get(name, {}), images)})
     other = changed_all(placed(OTHER_HERE.get(name, {name: OTHER.get(name)}), images), config)
     for respect in respects(name):
-        assert seen(other, respect, tmp_path_factory.mktemp("other")) != base(config, respect), respect
+        expected = base(config, respect)
+        assert not isinstance(expected, Mistake), expected
+        assert seen(other, respect, tmp_path_factory.mktemp("other")) != expected, respect
 
 
 @pytest.mark.parametrize("respect", RESPECTS)
