@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,7 +151,8 @@ def state(model: Trainable) -> dict[str, tf.Variable]:
 def _reason(error: Exception) -> str:
     """Return the system's words for what is wrong with the disk, without TensorFlow's around them."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:300]
+    bare = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", text)
+    return " ".join(bare.split())[-300:]  # a path comes first, and may be long
 
 
 def _files(folder: Path) -> Iterator[Path]:
