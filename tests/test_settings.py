@@ -38,7 +38,7 @@ pytestmark = pytest.mark.medium
 BASE: dict[str, Any] = {
     "epochs": 4, "encoder.preset": None, "encoder.image_size": 16, "encoder.patch_size": 4, "encoder.width": 16,
     "encoder.depth": 1, "encoder.heads": 2, "decoder.width": 16, "decoder.depth": 1, "decoder.heads": 2,
-    "method.head.hidden": 16, "optimizer.batch_size": 64, "optimizer.warmup_epochs": 1.0,
+    "method.head.hidden": 16, "optimizer.batch_size": 16, "optimizer.warmup_epochs": 1.0,
 }  # fmt: skip
 FOLDER: dict[str, Any] = {
     "data.source": "image_folder", "data.path": "{}/folder", "data.evaluation_path": "{}/folder",
@@ -80,6 +80,7 @@ OTHER_HERE: dict[str, dict[str, Any]] = {
     "data.label_feature": {"data.label_feature": None},
     "run_dir": {"run_dir": "elsewhere"},
     "data.source": FOLDER,
+    "checkpoint.every_steps": {"checkpoint.every_steps": 50},
     "data.path": {"data.path": "{}/other"},
     "data.evaluation_path": {"data.evaluation_path": "{}/other"},
 }
@@ -202,7 +203,7 @@ def optimizer(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> A
     """Its rate over the run, decay and betas, and how the model was told to step."""
     one = model.optimizer
     rate = keras.optimizers.schedules.deserialize(one.get_config()["learning_rate"])
-    rates = [f"{float(rate(step)):.5g}" for step in (1, 18, 40, 70)]
+    rates = [f"{float(rate(step)):.5g}" for step in (1, 40, 74, 150, 250)]
     told = model.micro_batches, model.clip_norm, model.xla, model.max_bad_steps
     return type(one), rates, one.weight_decay, (one.beta_1, one.beta_2), told
 
