@@ -18,8 +18,11 @@ def gather_replicas(x: tf.Tensor) -> tf.Tensor:
 
 
 def _batch_of(data: Any) -> Any:
-    """Return what a model's losses take: `fit` on arrays puts a dict into a tuple; images and targets stay a pair."""
-    return data[0] if isinstance(data, tuple) and len(data) == 1 else data
+    """Return what a model's losses take: Keras puts a dict into a tuple, with None beside it; a pair stays a pair."""
+    if not isinstance(data, tuple):
+        return data
+    parts = tuple(part for part in data if part is not None)
+    return parts[0] if len(parts) == 1 else parts
 
 
 def _micro_batch(batch: Any, index: int, count: int) -> Any:
