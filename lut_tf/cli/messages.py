@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from jsonargparse import ArgumentParser
 
-from lut_tf.config import describe, settings
+from lut_tf.config import Config, describe, settings
 
 
 def options(parser: ArgumentParser) -> list[str]:
@@ -17,19 +17,20 @@ def options(parser: ArgumentParser) -> list[str]:
     return sorted(names, key=lambda option: option.count("."))
 
 
-def explain(message: str, options: list[str], verb: str) -> str:
+def explain(message: str, parser: ArgumentParser, verb: str, usage: str) -> str:
     """Turn jsonargparse's message into one line that names the setting, the value and the remedy."""
     more = f"lut-tf {verb} --help lists the settings"
     if found := re.match(r"unrecognized arguments: (\S+)", message):
         if not found[1].startswith("-"):
-            return f"argument {found[1]!r} stands alone: give --name value; {more}"
+            remedy = "give --name value" if usage.startswith("[") else f"lut-tf {verb} takes {usage}"
+            return f"argument {found[1]!r} stands alone: {remedy}; {more}"
         name = found[1].lstrip("-").split("=")[0]
-        return f"unknown setting --{name}{nearest(name, options, '--')}; {more}"
+        return f"unknown setting --{name}{nearest(name, options(parser), '--')}; {more}"
     if found := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'(?: is not accepted)?$", message):
         name = ".".join(filter(None, found.groups()))
-        return f"unknown setting {name}{nearest(name, options)}; {more}"
+        return f"unknown setting {name}{nearest(name, options(parser))}; {more}"
     if found := re.match(r'Parser key "(.+?)":.*(?:Got|Given) value: (.*)', message, re.DOTALL):
-        hint = settings().get(found[1])
+        hint = settings(getattr(parser.formatter_class, "tree", Config)).get(found[1])
         remedy = "another value" if hint is None else describe(hint, ranges=False)
         return f"{found[1]}={found[2].strip()} is of the wrong type: give {remedy}"
     if found := re.match(r'Parser key "(.+?)":\s+Unable to load config (.*)', message):

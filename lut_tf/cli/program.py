@@ -14,8 +14,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lut_tf.cli import convert, doctor, export, prepare, show_views, train, verify
-from lut_tf.cli.messages import explain, nearest, options
-from lut_tf.config.reading import SettingsHelp
+from lut_tf.cli.messages import explain, nearest
 from lut_tf.errors import Stopped
 from lut_tf.startup import quieten_tensorflow
 
@@ -76,8 +75,7 @@ def _run_verb(name: str, words: list[str]) -> None:
     parser = ArgumentParser(
         prog=f"lut-tf {name}",
         usage=f"%(prog)s {verb.usage}",
-        description=f"{verb.summary.capitalize()}.",
-        formatter_class=SettingsHelp,
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -85,7 +83,7 @@ def _run_verb(name: str, words: list[str]) -> None:
     try:
         arguments = parser.parse_args(words)
     except ArgumentError as error:
-        raise ValueError(explain(str(error), options(parser), name)) from error
+        raise ValueError(explain(str(error), parser, name, verb.usage)) from error
     verb.run(parser, arguments)
 
 
@@ -103,7 +101,3 @@ def _is_users(error: Exception) -> bool:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-if __name__ == "__main__":
-    console()

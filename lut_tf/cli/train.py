@@ -5,13 +5,12 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 
 from lut_tf.cli.verb import Verb
-from lut_tf.config import ConfigFile, add_config_arguments, config_from
+from lut_tf.config import add_config_arguments, config_from
 from lut_tf.startup import import_tensorflow
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Give the parser an option for each setting, and one for a file of them."""
-    parser.add_argument("--config", action=ConfigFile, help="YAML file of settings; options after it override it")
     add_config_arguments(parser)
 
 

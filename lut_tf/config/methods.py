@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal
 
 from lut_tf.config.tree import joined, option
 from lut_tf.config.types import Count, Fraction, NotNegative, NotNegativeInt, Positive, show
@@ -26,6 +26,11 @@ class HeadConfig:
     predictor_depth: NotNegativeInt = 2
     norm: Literal["batch", "layer"] | None = "batch"
     activation: Literal["relu", "gelu"] = "relu"
+
+
+LUT_ONLY = (
+    "reconstruction_weight", "context_weight", "context_distance", "temperature", "symmetric", "momentum", "head",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,13 @@ class MethodConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def check(self, name: str) -> None:
-        """Refuse a mask ratio that leaves LUT's two views no disjoint patches; see `validate`."""
+        """Refuse settings in vain, and a mask ratio that leaves LUT's two views no disjoint patches; see `validate`."""
+        for setting in LUT_ONLY:
+            if self.name == "mae" and getattr(self, setting) != getattr(MethodConfig(), setting):
+                raise ValueError(
+                    f"{joined(name, setting)}={_shown(getattr(self, setting))} is not read by "
+                    f"{joined(name, 'name')}=mae: leave it out, or give {option(name, 'name')} lut"
+                )
         if self.name == "lut" and self.mask_ratio < 0.5:
             raise ValueError(
                 f"{joined(name, 'mask_ratio')}={show(self.mask_ratio)} leaves no two disjoint views for "
@@ -79,3 +90,7 @@ class MethodConfig:
         if visible == patches:
             raise ValueError(f"{named} masks none of {patches} patches: give a larger {remedy}")
         return visible
+
+
+def _shown(value: Any) -> str:
+    return "{…}" if is_dataclass(value) else show(value)

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import lut_tf.methods.mae  # noqa: F401  (Keras finds the classes by their regis
 
 WEIGHTS = "model.weights.h5"
 """What Keras calls the HDF5 file in a `.keras` archive."""
+
+FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, zipfile.BadZipFile, zlib.error)
+"""What zip, JSON, HDF5 and Keras raise over a damaged file."""
 
 RENAMED = {"expand": "mlp/fc1", "contract": "mlp/fc2"}
 """Layers of a `Block`: what the first files call them, and where Keras looks for them now."""
@@ -56,7 +60,7 @@ def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         with tempfile.TemporaryDirectory() as folder:
             return read(Path(folder))
-    except Exception as error:  # Keras lets zip, JSON and HDF5 errors of a damaged file through as they are
+    except FILE_ERRORS as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from lut_tf.config import Fraction, check_value
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.context import ContextLoss
 from lut_tf.methods.masking import MaskPlan, disjoint_plans
@@ -31,9 +30,10 @@ class LUT(MaskedImageModel):
         mask_ratio: the setting of this name; at least 0.5, for the two views see disjoint patches.
         norm_pix_loss: the setting of this name.
         momentum: of the teacher: a number, or a schedule of the optimizer step such as `CosineMomentum(0.996, steps)`;
-            None: the setting of this name, at every step.
-        projector: maps pooled tokens (B, D) to (B, D); None makes the settings' `head`. The teacher has a copy.
-        predictor: student only, maps the projector's output on; None makes the settings' `head`.
+            None: the setting of this name, at every step. A schedule counts for more than the setting.
+        projector: maps pooled tokens (B, D) to (B, D), whatever `head` says; None makes what `head` says. The teacher
+            has a copy.
+        predictor: student only, maps the projector's output on, likewise.
         teacher_dtype: Keras dtype policy that the teacher computes in, for instance `mixed_bfloat16`; its weights, and
             their average, stay float32. None: the student's.
         **settings: see `MaskedImageModel`: `settings`, `name`, `dtype`, and settings by their names.
@@ -60,10 +60,10 @@ class LUT(MaskedImageModel):
         teacher_dtype: str | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(encoder, decoder, mask_ratio, norm_pix_loss, **settings)
         if isinstance(momentum, float | int):
-            check_value("momentum", momentum, Fraction)
-        self.momentum = self.settings.momentum if momentum is None else momentum
+            settings["momentum"] = momentum
+        super().__init__(encoder, decoder, mask_ratio, norm_pix_loss, **settings)
+        self.momentum = momentum if callable(momentum) else self.settings.momentum
         self.context = ContextLoss(self.settings)
         self.projector = projector or self._head("projector", self.settings.head.projector_depth)
         self.predictor = predictor or self._head("predictor", self.settings.head.predictor_depth)

@@ -41,7 +41,7 @@ class PixelDecoder(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_tokens("decoder", width, heads)
+        check_tokens("", width, heads)
         self.grid = (int(grid[0]), int(grid[1]))
         self.patch_size, self.encoder_width = patch_size, encoder_width
         self.width, self.depth, self.heads = width, depth, heads

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lut_tf.config import HeadConfig, validate
+from lut_tf.config import HeadConfig, check_value, hints_of
 from lut_tf.models.layers import LayerNorm, gelu
 
 
@@ -84,7 +84,9 @@ class MLPHead(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        validate(HeadConfig(hidden, depth, depth, norm, activation), "head")  # type: ignore[arg-type]
+        known = {"hidden": hidden, "projector_depth": depth, "norm": norm, "activation": activation}
+        for setting, value in known.items():
+            check_value(setting.removeprefix("projector_"), value, hints_of(HeadConfig)[setting])
         self.width, self.hidden, self.depth, self.norm, self.activation = width, hidden, depth, norm, activation
         policy = self.dtype_policy
         widths = [hidden] * (depth - 1) + [width] * (depth > 0)

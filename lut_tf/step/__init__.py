@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import keras
 
-from lut_tf.step.trainable import Gather, Trainable
+from lut_tf.step.trainable import REMEMBERED, Gather, Trainable
 
 if keras.backend.backend() == "tensorflow":
     from lut_tf.step.tensorflow_step import TensorFlowStep as TrainableModel
 else:
     from lut_tf.step.trainable import Untrained as TrainableModel
 
-__all__ = ["Gather", "Trainable", "TrainableModel"]
+__all__ = ["REMEMBERED", "Gather", "Trainable", "TrainableModel"]

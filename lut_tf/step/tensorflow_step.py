@@ -3,41 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from lut_tf.step.trainable import Trainable
-
-REMEMBERED = 10
-"""Bad steps of which number and losses are kept for whoever looks; looking at least as often misses none."""
-
-
-class BadStep(NamedTuple):
-    """A step whose loss or gradient was not finite.
-
-    Attributes:
-        number: which one, counted from 1 where `count_from` was given 0.
-        losses: by name.
-    """
-
-    number: int
-    losses: dict[str, float]
-
-
-class Agreed(NamedTuple):
-    """What all replicas of all hosts know after a step.
-
-    Attributes:
-        bad_steps: steps so far whose loss or gradient was not finite, those of earlier processes of the run included.
-        stop: whether some host was asked to stop.
-        losses: the last bad step's losses by name.
-    """
-
-    bad_steps: int
-    stop: bool
-    losses: dict[str, float]
+from lut_tf.step.trainable import REMEMBERED, Agreed, BadStep, Trainable
 
 
 def gather_replicas(x: tf.Tensor) -> tf.Tensor:
@@ -46,9 +17,17 @@ def gather_replicas(x: tf.Tensor) -> tf.Tensor:
     return x if context.num_replicas_in_sync == 1 else context.all_gather(x, axis=0)
 
 
-def _micro_batch(batch: dict[str, tf.Tensor], index: int, count: int) -> dict[str, tf.Tensor]:
+def _batch_of(data: Any) -> Any:
+    """Return what a model's losses take: Keras puts a dict into a tuple, with None beside it; a pair stays a pair."""
+    if not isinstance(data, tuple):
+        return data
+    parts = tuple(part for part in data if part is not None)
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _micro_batch(batch: Any, index: int, count: int) -> Any:
     """Return every `count`-th example: a micro-batch then holds the same images for any number of replicas."""
-    return {name: tf.identity(x[index::count]) for name, x in batch.items()}
+    return tf.nest.map_structure(lambda x: tf.identity(x[index::count]), batch)
 
 
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
@@ -64,7 +43,7 @@ class TensorFlowStep(Trainable):
         Keras' optimizer *sums* gradients over replicas, so the loss is divided by their number for the gradient only;
         the metrics are of the undivided loss.
         """
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)  # `fit` on arrays puts the dict into a tuple
+        batch = _batch_of(data)
         rate, momentum = self.optimizer.learning_rate, self.momentum_at(self.optimizer.iterations)
         updates = tf.identity(self.optimizer.iterations.value)
         statistics = [tf.identity(v.value) for v in self.moved_by_forward()] if self.max_bad_steps else []
@@ -87,7 +66,7 @@ class TensorFlowStep(Trainable):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Measure the losses of one batch, with nothing learned."""
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        batch = _batch_of(data)
         losses = self.compute_losses(batch, training=False, gather=gather_replicas)
         return self._logs(self.report(dict(zip(losses, self._mean(list(losses.values())), strict=True))))
 
@@ -106,7 +85,7 @@ class TensorFlowStep(Trainable):
 
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trainable_variables)
-            self.agreement = shared(2 + losses)  # bad steps, stop, losses of the last bad step; saved with a run
+            self.agreement = shared(2 + losses)
             self.steps_done, self.bad_log = shared(), shared(REMEMBERED, 1 + losses)  # number and losses, in turn
             self.stop_request = tf.Variable(0.0, trainable=False)  # each host's own
 
@@ -118,22 +97,22 @@ class TensorFlowStep(Trainable):
 
     @property
     def agreed(self) -> Agreed:
-        """What the last step has established; to read it waits for the step, but needs no word with other hosts."""
+        """See `Trainable`."""
         bad, stop, *losses = self.agreement.numpy().tolist()
         return Agreed(int(bad), bool(stop), dict(zip(self.metric_names, losses, strict=True)))
 
     def bad_steps_after(self, number: int) -> list[BadStep]:
-        """Return the bad steps from the `number`-th on (from 0), oldest first; at most the last `REMEMBERED`."""
+        """See `Trainable`."""
         last, rows = self.agreed.bad_steps, self.bad_log.numpy().tolist()
         chosen = (rows[i % REMEMBERED] for i in range(max(number, last - REMEMBERED), last))
         return [BadStep(int(step), dict(zip(self.metric_names, losses, strict=True))) for step, *losses in chosen]
 
     def count_from(self, step: int) -> None:
-        """Say how many steps of the run are done, so that bad steps get their numbers (exact up to 2^24)."""
+        """See `Trainable`."""
         self.steps_done.assign(float(step))
 
     def ask_to_stop(self) -> None:
-        """Have the next step tell every host, in `agreed`, that this one was asked to stop."""
+        """See `Trainable`."""
         self.stop_request.assign(1.0)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -150,7 +129,7 @@ class TensorFlowStep(Trainable):
             return function(*arguments)
         return tf.function(function, jit_compile=True, autograph=False)(*arguments)
 
-    def _gradients(self, batch: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    def _gradients(self, batch: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             losses = self.compute_losses(batch, training=True, gather=gather_replicas)
             scaled = self.optimizer.scale_loss(losses["total"] / (self.replicas * self.micro_batches))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -13,11 +13,43 @@ Gather = Callable[[Any], Any]
 """Concatenates (B, ...) over all replicas; the identity on one."""
 
 
-class Trainable(keras.Model):
-    """A model with an objective, as a step of any backend sees it.
+REMEMBERED = 10
+"""Bad steps of which number and losses are kept for whoever looks; looking at least as often misses none."""
 
-    A subclass defines `compute_losses` and `loss_parts`; one that keeps an average of its weights, `teacher_pairs` and
-    `momentum_at`. Everything else that a step reads is set here, by `compile`.
+
+class BadStep(NamedTuple):
+    """A step whose loss or gradient was not finite.
+
+    Attributes:
+        number: which one, counted from 1 where `count_from` was given 0.
+        losses: by name.
+    """
+
+    number: int
+    losses: dict[str, float]
+
+
+class Agreed(NamedTuple):
+    """What all replicas of all hosts know after a step.
+
+    Attributes:
+        bad_steps: steps so far whose loss or gradient was not finite, those of earlier processes of the run included.
+        stop: whether some host was asked to stop.
+        losses: the last bad step's losses by name.
+    """
+
+    bad_steps: int
+    stop: bool
+    losses: dict[str, float]
+
+
+class Trainable(keras.Model):
+    """A model with an objective, as a step of any backend sees it, and as the run engine sees both.
+
+    An objective defines `compute_losses` and `loss_parts`; one that keeps an average of its weights, `teacher_pairs`
+    and `momentum_at`. Everything else that a step reads is set here, by `compile`. A step defines `train_step`,
+    `test_step`, and what the engine asks about it: `agreement`, `agreed`, `bad_steps_after`, `count_from` and
+    `ask_to_stop`.
 
     Attributes:
         loss_parts: names of the losses beside `total` that `compute_losses` returns, in the order of the metrics.
@@ -26,9 +58,12 @@ class Trainable(keras.Model):
         max_bad_steps: above 0, a step whose loss or gradient is not finite changes nothing.
         xla: let XLA compile what goes through `network`.
         means: running means of the losses, by name; what `compute_losses` calls `total`, Keras' logs call `loss`.
+        agreement: float32 variable (2 + losses,), the same on every replica and saved with a run: bad steps so far,
+            whether a host was asked to stop, losses of the last bad step.
     """
 
     loss_parts: tuple[str, ...] = ()
+    agreement: Any
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -40,13 +75,11 @@ class Trainable(keras.Model):
         """Names of the losses in the logs."""
         return ("loss", *self.loss_parts)
 
-    def compute_losses(
-        self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
-    ) -> dict[str, Any]:
+    def compute_losses(self, batch: Any, training: bool = True, gather: Gather = lambda x: x) -> dict[str, Any]:
         """Return the scalars `total`, which is minimised, and its `loss_parts`, float32.
 
         Args:
-            batch: what the model's batches hold.
+            batch: a structure of tensors (B, ...), as the run's batches are: a dict, or images and targets.
             training: let BatchNorm use, and move, the batch's statistics.
             gather: concatenates (B, ...) over all replicas; the identity on one.
         """
@@ -126,6 +159,23 @@ class Trainable(keras.Model):
     def in_order(self, losses: dict[str, Any]) -> list[Any]:
         """Return `compute_losses`' values in the order of `metric_names`."""
         return [losses["total"], *(losses[name] for name in self.loss_parts)]
+
+    @property
+    def agreed(self) -> Agreed:
+        """What the last step has established; to read it waits for the step, but needs no word with other hosts."""
+        raise NotImplementedError("a step must define agreed")
+
+    def bad_steps_after(self, number: int) -> list[BadStep]:
+        """Return the bad steps from the `number`-th on (from 0), oldest first; at most the last `REMEMBERED`."""
+        raise NotImplementedError("a step must define bad_steps_after")
+
+    def count_from(self, step: int) -> None:
+        """Say how many steps of the run are done, so that bad steps get their numbers (exact up to 2^24)."""
+        raise NotImplementedError("a step must define count_from")
+
+    def ask_to_stop(self) -> None:
+        """Have the next step tell every host, in `agreed`, that this one was asked to stop."""
+        raise NotImplementedError("a step must define ask_to_stop")
 
     def moved_by_forward(self) -> list[Any]:
         """Return the variables that a forward pass moves: BatchNorm's, those of averages excepted."""

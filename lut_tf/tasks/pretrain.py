@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,13 @@ def _pictures(
 ) -> callbacks.Pictures:
     """Return the callback that draws the reconstructions of a fixed batch."""
     count = min(config.logging.pictures, len(source))
-    batch = next(iter(_batches(config, model, plan, source, 0, Host(), steps=1, batch_size=count)))
+
+    @cache
+    def batch() -> dict[str, tf.Tensor]:
+        return next(iter(_batches(config, model, plan, source, 0, Host(), steps=1, batch_size=count)))
 
     def draw(path: Path) -> None:
-        draw_reconstructions(model, batch, path, f"{files.root.name}, {path.stem.replace('_', ' ')}")
+        draw_reconstructions(model, batch(), path, f"{files.root.name}, {path.stem.replace('_', ' ')}")
 
     return callbacks.Pictures(
         draw,
@@ -120,5 +123,5 @@ def _finish(
     with replacing(files.weights) as path:
         model.save_weights(path)
     rows = probes.after(model.encoder, baselines)
-    draw_curves(files.metrics, files.curves, baselines)
+    draw_curves(files.metrics, files.curves, {name: row for name, row in rows.items() if name != "trained encoder"})
     return RunResult(files, model, rows, probes.title)

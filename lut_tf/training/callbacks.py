@@ -7,7 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -122,7 +124,7 @@ class Pictures(keras.callbacks.Callback):
         super().__init__()
         self._patient = patient
         self._draw, self._directory, self._every, self._last = draw, directory, every, last
-        self._writer = tf.summary.create_file_writer(str(tensorboard)) if tensorboard else None
+        self._tensorboard = tensorboard
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Draw, if it is time."""
@@ -136,11 +138,16 @@ class Pictures(keras.callbacks.Callback):
                 raise
             logger.warning("%s cannot be written (%s): going on without it", path, error.strerror)
             return
-        if self._writer:
+        if self._tensorboard:
             with self._writer.as_default():
                 picture = tf.io.decode_png(tf.io.read_file(str(path)), channels=3)
                 tf.summary.image("reconstruction", picture[None], step=epoch + 1)
                 self._writer.flush()
+
+    @cached_property
+    def _writer(self) -> Any:
+        """Made when there is something to write: a run that is complete leaves no new file."""
+        return tf.summary.create_file_writer(str(self._tensorboard))
 
 
 class RestoreMeans(keras.callbacks.Callback):

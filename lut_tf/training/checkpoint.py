@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,12 +54,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints there are, oldest first."""
-        folders = (path.name for path in self.directory.glob("step_*") if path.is_dir())
-        return sorted(int(name[5:]) for name in folders if name[5:].isdigit())
+        return steps_in(self.directory)
 
     def path(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
-        return self.directory / f"step_{step:08d}"
+        return path_of(self.directory, step)
 
     def save(self, step: int) -> Path:
         """Write a checkpoint of the model as it is.
@@ -84,8 +82,7 @@ class Checkpoints:
 
     def newest(self) -> str:
         """Return the newest checkpoint's path for a message, or `none`."""
-        steps = self.steps()
-        return str(self.path(steps[-1])) if steps else "none"
+        return newest(self.directory)
 
     def _write(self, step: int) -> None:
         with replacing(self.path(step)) as folder:  # also in the place of a damaged one of the same step
@@ -135,6 +132,23 @@ class Checkpoints:
             path.rename(aside)
 
 
+def steps_in(directory: Path) -> list[int]:
+    """Return the steps of the checkpoints in a directory, oldest first."""
+    folders = (path.name for path in directory.glob("step_*") if path.is_dir())
+    return sorted(int(name[5:]) for name in folders if name[5:].isdigit())
+
+
+def path_of(directory: Path, step: int) -> Path:
+    """Return the folder of a step's checkpoint."""
+    return directory / f"step_{step:08d}"
+
+
+def newest(directory: Path) -> str:
+    """Return the path of the newest checkpoint in a directory for a message, or `none`."""
+    steps = steps_in(directory)
+    return str(path_of(directory, steps[-1])) if steps else "none"
+
+
 def state(model: Trainable) -> dict[str, tf.Variable]:
     """Return every variable of a run: student, teacher, BatchNorm statistics, optimizer, running means of the metrics.
 
@@ -149,10 +163,9 @@ def state(model: Trainable) -> dict[str, tf.Variable]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the system's words for what is wrong with the disk, without TensorFlow's around them."""
+    """Return the system's words for what is wrong with the disk, without TensorFlow's and the path before them."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    bare = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", text)
-    return " ".join(bare.split())[-300:]  # a path comes first, and may be long
+    return " ".join(text.split()).rsplit("; ", 1)[-1].split(" [Op:")[0][:300]
 
 
 def _files(folder: Path) -> Iterator[Path]:

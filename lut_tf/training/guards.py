@@ -15,7 +15,7 @@ import keras
 
 from lut_tf.config import CheckpointConfig
 from lut_tf.errors import Stopped
-from lut_tf.step.tensorflow_step import REMEMBERED
+from lut_tf.step import REMEMBERED
 from lut_tf.training.checkpoint import Checkpoints, SaveFailed
 from lut_tf.training.interruption import Interrupted, StopRequest
 from lut_tf.training.plan import Plan
@@ -154,7 +154,8 @@ class SaveCheckpoint(BetweenSteps):
         stop = self._asked_to_stop(epoch_ends)
         due = any(self.step % interval == 0 for interval in self._intervals)
         wait = 60 * self._settings.every_minutes
-        late = wait and time.monotonic() - self._saved_at >= wait
+        # By the clock only at the steps at which every host looks: their clocks differ, and the guard may stop the run.
+        late = wait and self.looks(epoch_ends) and time.monotonic() - self._saved_at >= wait
         if not (due or late or stop or self.step == self._total):
             return
         self._guard.look()

@@ -24,12 +24,12 @@ from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
 from lut_tf.training import callbacks, guards
 from lut_tf.training.agreement import check_agreement
-from lut_tf.training.checkpoint import Checkpoints
-from lut_tf.training.interruption import holder, locked, stop_requests
+from lut_tf.training.checkpoint import Checkpoints, newest
+from lut_tf.training.interruption import StopRequest, holder, locked, stop_requests
 from lut_tf.training.plan import Plan, Stretch
 from lut_tf.training.run_directory import RunFiles
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
-from lut_tf.writing import write_text
+from lut_tf.writing import remove_unfinished, write_text
 
 LOST_WORKER = (
     tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
@@ -44,11 +44,13 @@ Batches = Callable[[int, Host], tf.data.Dataset]
 class Run:
     """One run on the devices and hosts that its configuration asks for.
 
+    In the order of use: `directory`, `build`, `restore`, `announce`, `train`.
+
     Args:
         config: validated; TensorFlow's devices are chosen by it.
+        files: where the run writes what.
 
     Attributes:
-        files: where the run writes what.
         strategy: the devices and hosts.
         host: this process among them; only the chief measures and writes.
         step: optimizer steps that the run has behind it, once `restore` has been called.
@@ -67,7 +69,7 @@ class Run:
 
     @contextmanager
     def directory(self, sources: Sequence[Any]) -> Iterator[None]:
-        """Hold the run directory, and turn errors that a user can do something about into a line.
+        """Hold the run directory, write the configuration, and turn errors that a user can mend into a line.
 
         Args:
             sources: the run's images; one with too many damaged files explains an error that TensorFlow wraps.
@@ -86,6 +88,8 @@ class Run:
         # The chief holds the directory for all.
         with locked(self.files.root) if self.host.chief else nullcontext():
             if self.host.chief:
+                for folder in (self.files.root, self.files.pictures):
+                    remove_unfinished(folder)
                 write_text(self.files.config, to_yaml(self.config))
             try:
                 yield
@@ -94,7 +98,12 @@ class Run:
                 raise
 
     def build(self, make: Callable[[], TrainableModel], plan: Plan) -> TrainableModel:
-        """Return the compiled model that `make` returns, made from the run's seed on its devices."""
+        """Return the compiled model that `make` returns, made from the run's seed on its devices.
+
+        Args:
+            make: builds and compiles it.
+            plan: how far the run goes.
+        """
         keras.utils.set_random_seed(self.config.seed)
         wanted, self.plan = self.config.checkpoint, plan
         with self.strategy.scope():
@@ -120,7 +129,12 @@ class Run:
         return self.step
 
     def announce(self, facts: dict[str, Any], text: str) -> None:
-        """Say in a few lines what runs, and keep it: people stop a wrong run early if they can see it."""
+        """Say in a few lines what runs, and keep it: people stop a wrong run early if they can see it.
+
+        Args:
+            facts: what the settings came to, for `resolved.json`.
+            text: the same for people.
+        """
         write_text(self.files.resolved, json.dumps(facts, indent=2) + "\n")
         print(text)
         if self.step >= self.plan.total_steps:
@@ -163,7 +177,7 @@ class Run:
                 )
 
     def _callbacks(
-        self, stretch: Stretch, request: Any, measures: Sequence[Any], others: Sequence[Any]
+        self, stretch: Stretch, request: StopRequest, measures: Sequence[Any], others: Sequence[Any]
     ) -> list[keras.callbacks.Callback]:
         config, plan, wanted = self.config, self.plan, self.config.checkpoint
         intervals = [n for n in (wanted.every_epochs * plan.steps_per_epoch, wanted.every_steps) if n]
@@ -205,10 +219,10 @@ class Run:
 
     def _explain(self, error: Exception) -> None:
         """Raise what a user can act upon, where an error has a cause that is known."""
-        saved = self.checkpoints.newest() if hasattr(self, "checkpoints") else "none"
+        saved = newest(self.files.checkpoints)
         if isinstance(error, OSError) and error.errno in FULL_DISK:
             raise Stopped(
-                f"{error.filename or self.files.root} could not be written ({error.strerror}); the last good "
+                f"{self.files.root} could not be written ({error.strerror}); the last good "
                 f"checkpoint is {saved}: make room, then start again to go on from there"
             ) from error
         for source in self._sources:

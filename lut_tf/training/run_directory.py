@@ -95,15 +95,16 @@ def check_run_dir(config: RunConfig) -> None:
         )
     saved = RunFiles(folder).config
     if saved.is_file():
-        _check_same_run(config, _read_saved(config.run_dir, saved))
+        _check_same_run(config, _read_saved(config, saved))
 
 
-def _read_saved(run_dir: str, path: Path) -> RunConfig:
+def _read_saved(config: RunConfig, path: Path) -> RunConfig:
     try:
-        return from_yaml(path.read_text(encoding="utf-8"))
+        return from_yaml(path.read_text(encoding="utf-8"), type(config))
     except ValueError as error:
         raise ValueError(
-            f"run_dir={run_dir!r} holds a config.yaml that this version cannot read ({error}): give another --run_dir"
+            f"run_dir={config.run_dir!r} holds a config.yaml that this version cannot read ({error}): "
+            "give another --run_dir"
         ) from error
 
 

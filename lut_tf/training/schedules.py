@@ -38,7 +38,7 @@ def scaled_rate(base: float, batch_size: int, rule: str) -> float:
 
     Args:
         base: rate before scaling.
-        batch_size: images of one optimizer step, over all devices and accumulated parts.
+        batch_size: images of one optimizer step, over all devices and micro-batches.
         rule: `sqrt` (LUT's pre-training: base · sqrt(batch)/4), `finetune` (LUT's fine-tuning: base · sqrt(batch)/8),
             `linear` (MAE: base · batch/256) or `none` (base itself).
 

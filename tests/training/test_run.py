@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,14 +18,27 @@ from runs import lines, small
 from tensorflow.python.framework import ops
 
 from lut_tf import LUT
-from lut_tf.config import from_yaml
+from lut_tf.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    FinetuneViews,
+    LoggingConfig,
+    OptimizerConfig,
+    RunConfig,
+    from_yaml,
+    validate,
+)
+from lut_tf.data import digits, finetuning_dataset
 from lut_tf.data.batches.order import step_indices
+from lut_tf.step import TrainableModel
 from lut_tf.tasks.pretrain import pretrain
 from lut_tf.training.checkpoint import state
 from lut_tf.training.guards import LOOK_EVERY, NonFiniteLoss
 from lut_tf.training.plan import Plan, Stretch
 from lut_tf.training.run import Run
-from lut_tf.training.run_directory import RunFiles
+from lut_tf.training.run_directory import RunFiles, check_run_dir
+from lut_tf.training.strategy import Host
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = 30
@@ -176,3 +190,88 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_would_have(tmp_path: Path) ->
         "teacher_momentum": 0.9997721314430237,
     }
     np.testing.assert_allclose([last[name] for name in expected], list(expected.values()), rtol=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(RunConfig):
+    """Another task's settings: what any run has, and fine-tuning's views.
+
+    Args:
+        data: images.
+        views: what is done to them.
+        optimizer: batch and rate.
+        logging: TensorBoard.
+        checkpoint: saving.
+        compute: precision.
+    """
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    views: FinetuneViews = dataclasses.field(default_factory=FinetuneViews)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+
+class Classifier(TrainableModel):
+    """An objective that is no masked-image modelling: images and soft targets, an average that follows the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.average = (keras.layers.Dense(10, name=name) for name in ("linear", "average"))
+        for layer in (self.linear, self.average):
+            layer.build((None, 192))
+        self.average.trainable = False
+        self.built = True
+
+    @property
+    def teacher_pairs(self) -> list[tuple[Any, Any]]:
+        return list(zip(self.average.variables, self.linear.variables, strict=True))
+
+    def momentum_at(self, step: Any) -> Any:
+        return tf.constant(0.5)
+
+    def compute_losses(self, batch: Any, training: bool = True, gather: Any = None) -> dict[str, Any]:
+        images, targets = batch
+        logits = self.linear(tf.reshape(images, [-1, 192]))
+        return {"total": tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))}
+
+
+@pytest.mark.medium
+def test_another_objective_runs_on_the_same_engine(tmp_path: Path) -> None:
+    """Pairs of images and targets, its own tree of settings, accumulation, an average; complete when started again."""
+    config = Classification(
+        run_dir=str(tmp_path),
+        epochs=2,
+        views=FinetuneViews(operations=0, erasing=0.0),
+        optimizer=OptimizerConfig(batch_size=128, accumulate=2, warmup_epochs=0),
+        logging=LoggingConfig(tensorboard=False),
+    )
+    source = digits("train")
+    plan = Plan(config.epochs, len(source), config.optimizer.batch_size)
+
+    def compiled() -> Classifier:
+        model = Classifier()
+        model.compile(keras.optimizers.SGD(0.02), accumulate=config.optimizer.accumulate)
+        return model
+
+    def batches_of(start: int, host: Host) -> tf.data.Dataset:
+        return finetuning_dataset(
+            source, classes=10, batch_size=plan.batch_size, image_size=8, views=config.views, seed=0,
+            steps=plan.total_steps, start_step=start, host=host.number, hosts=host.total,
+        )  # fmt: skip
+
+    for again in (False, True):
+        validate(config)
+        check_run_dir(config)
+        run = Run(config, RunFiles(tmp_path))
+        with run.directory([source]):
+            model = run.build(compiled, plan)
+            assert run.restore() == (plan.total_steps if again else 0)
+            run.train(batches_of)
+    first, last = lines(tmp_path)
+    assert last["loss"] < first["loss"]
+    assert last["teacher_momentum"] == 0.5
+    assert not np.allclose(model.average.kernel.numpy(), model.linear.kernel.numpy())
+    with pytest.raises(ValueError, match=r"views\.mixup was 0\.8, now 0\.1"):
+        check_run_dir(dataclasses.replace(config, views=dataclasses.replace(config.views, mixup=0.1)))
