@@ -104,7 +104,8 @@ SEEN = {
     "data.parallel_calls": ["calls"],
     "views": ["batch"],
     "encoder": ["networks"],
-    "encoder.image_size": ["networks", "batch", "probes"],
+    "encoder.image_size": ["networks", "batch", "noise", "probes"],
+    "encoder.patch_size": ["networks", "noise"],
     "decoder": ["networks"],
     "method": ["networks"],
     "method.name": ["networks", "batch"],
@@ -166,7 +167,7 @@ class Watched:
 
     def batches(self, source: Any, *, batch_size: int, steps: int, **options: Any) -> tf.data.Dataset:
         """Make the pipeline only where it is looked at, and where it is not that of the pictures' one step."""
-        if self.respect in ("batch", "calls") and steps > 1:
+        if self.respect in ("batch", "noise", "calls") and steps > 1:
             return pretraining_dataset(source, batch_size=batch_size, steps=steps, **options)
         return tf.data.Dataset.from_tensors({"noise": np.zeros((batch_size, 1))})
 
@@ -216,7 +217,10 @@ def peak(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any:
 
 
 def batch(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any:
-    return {name: (array.shape, array.tobytes()) for name, array in next(data.as_numpy_iterator()).items()}
+    """The first batch; its noise, whose length is the patches', is looked at by itself."""
+    found = next(data.as_numpy_iterator())
+    wanted = found.keys() - {"noise"} if run.respect == "batch" else ["noise"]
+    return {name: (found[name].shape, found[name].tobytes()) for name in wanted}
 
 
 def strategy(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any:
@@ -260,6 +264,7 @@ RESPECTS: dict[str, Callable[..., Any]] = {
     "optimizer": optimizer,
     "peak": peak,
     "batch": batch,
+    "noise": batch,
     "strategy": strategy,
     "files": files,
     "fit": lambda run, model, data, options: [options["epochs"], options["steps_per_epoch"]],
