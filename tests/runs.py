@@ -27,6 +27,7 @@ SMALLEST = {
     "optimizer__warmup_epochs": 1.0,
     "optimizer__batch_size": 128,
     "probe__every": 1,
+    "probe__images": 200,
     "logging__pictures": 2,
 }
 

@@ -53,44 +53,78 @@ def strategy_of(replicas: int) -> tf.distribute.Strategy:
     )
 
 
-def losses(
-    replicas: int, accumulate: int = 1, steps: int = STEPS, eagerly: bool = False, **settings: Any
-) -> tuple[list[dict[str, float]], LUT]:
+def moving(model: LUT) -> list[Any]:
+    """Weights, teacher, statistics and optimizer, but not what counts or scales the steps."""
+    slots = [v for v in model.optimizer.variables if v.name not in ("dynamic_scale", "step_counter")]
+    return [*model.variables, *slots]
+
+
+def numbers(model: LUT) -> list[np.ndarray]:
+    return [v.numpy() for v in moving(model)]
+
+
+@cache
+def infonce(replicas: int) -> tuple[LUT, list[np.ndarray]]:
+    """A LUT that needs all replicas' images and skips a bad step, compiled once for several tests, and its start."""
+    keras.utils.set_random_seed(1)
+    with strategy_of(replicas).scope():
+        model = lut(context_distance="infonce")
+        # SGD: AdamW would hide a scaled gradient
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.5), max_bad_steps=1)
+    return model, numbers(model)
+
+
+def fresh(replicas: int) -> LUT:
+    """Return `infonce`, put back to where it began."""
+    model, began = infonce(replicas)
+    for variable, value in zip(moving(model), began, strict=True):
+        variable.assign(value)
+    return model
+
+
+def losses(model: LUT, steps: int = STEPS) -> list[dict[str, float]]:
+    """Train, and return what each step reports."""
+    record = Steps()
+    model.fit(dataset(BATCH * steps), verbose=0, shuffle=False, callbacks=[record])
+    return record.logs
+
+
+def other(replicas: int, accumulate: int = 1, eagerly: bool = False, **settings: Any) -> LUT:
     keras.utils.set_random_seed(1)
     with strategy_of(replicas).scope():
         model = lut(**settings)
-        # SGD: AdamW would hide a scaled gradient
         model.compile(keras.optimizers.SGD(0.1), accumulate=accumulate, run_eagerly=eagerly)
-    record = Steps()
-    model.fit(dataset(BATCH * steps), verbose=0, shuffle=False, callbacks=[record])
-    return record.logs, model
+    return model
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"context_distance": "infonce"},
-        pytest.param({"context_distance": "infonce", "accumulate": 2}, marks=pytest.mark.slow),
-        pytest.param({"symmetric": False, "context_distance": "smooth_l1"}, marks=pytest.mark.slow),
-    ],
-    ids=["infonce", "infonce accumulated", "one direction"],
-)
-def test_two_replicas_train_as_one_device_does(settings: dict[str, Any]) -> None:
+def assert_trained_alike(one: LUT, two: LUT) -> None:
     """Relative 1e-5 on every metric of every step; weights, statistics and teacher to 1e-5 absolute."""
-    one, model1 = losses(1, **settings)
-    two, model2 = losses(2, **settings)
-    for a, b in zip(one, two, strict=True):
+    for a, b in zip(losses(one), losses(two), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
-    for v1, v2 in zip(model1.variables, model2.variables, strict=True):
+    for v1, v2 in zip(one.variables, two.variables, strict=True):
         np.testing.assert_allclose(v1.numpy(), v2.numpy(), atol=1e-5, err_msg=v1.path)
 
 
 @pytest.mark.medium
+def test_two_replicas_train_as_one_device_does() -> None:
+    """With InfoNCE, whose negatives are the other replica's images too; `l2` is in test_hosts.py."""
+    assert_trained_alike(fresh(1), fresh(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{"context_distance": "infonce", "accumulate": 2}, {"symmetric": False, "context_distance": "smooth_l1"}],
+    ids=["infonce accumulated", "one direction"],
+)
+def test_two_replicas_train_as_one_device_does_otherwise_too(settings: dict[str, Any]) -> None:
+    assert_trained_alike(other(1, **settings), other(2, **settings))
+
+
+@pytest.mark.medium
 def test_accumulated_parts_equal_the_whole_batch_where_no_batch_norm_is() -> None:
-    whole, model1 = losses(1, norm="layer", steps=2, eagerly=True)
-    parts, model2 = losses(1, accumulate=4, norm="layer", steps=2, eagerly=True)
-    for a, b in zip(whole, parts, strict=True):
+    model1, model2 = (other(1, accumulate=n, norm="layer", eagerly=True) for n in (1, 4))
+    for a, b in zip(losses(model1, steps=2), losses(model2, steps=2), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     np.testing.assert_allclose(model1.encoder.class_token.numpy(), model2.encoder.class_token.numpy(), atol=1e-6)
 
@@ -154,16 +188,6 @@ def test_lut_below_half_is_refused() -> None:
         lut(mask_ratio=0.4)
 
 
-def moving(model: LUT) -> list[Any]:
-    """Weights, teacher, statistics and optimizer, but not what counts or scales the steps."""
-    slots = [v for v in model.optimizer.variables if v.name not in ("dynamic_scale", "step_counter")]
-    return [*model.variables, *slots]
-
-
-def numbers(model: LUT) -> list[np.ndarray]:
-    return [v.numpy() for v in moving(model)]
-
-
 def spoiled(step: int, value: float, count: int = BATCH * STEPS, share: slice = slice(0, 1)) -> tf.data.Dataset:
     """The batches, with `value` in the views of some images of one step."""
     data = {name: array.copy() for name, array in images(count).items()}
@@ -179,22 +203,21 @@ def test_a_bad_step_that_is_skipped_changes_nothing(replicas: int) -> None:
 
     The metrics are those of the good steps, and training goes on.
     """
-    with strategy_of(replicas).scope():
-        model = lut()
-        model.compile(keras.optimizers.Adam(1e-3), max_bad_steps=1)
+    model = fresh(replicas)
+    steps, known = int(model.optimizer.iterations.numpy()), model.agreed.bad_steps
     good, bad = spoiled(1, 0.0, share=slice(0, 0)), spoiled(0, np.nan, share=slice(BATCH - 1, BATCH))
     first = model.fit(good.take(1), verbose=0, shuffle=False).history["loss"][0]
     before, teachers = numbers(model), len(model.teacher_pairs)
     history = model.fit(good.take(1).concatenate(bad.take(1)), verbose=0, shuffle=False).history
-    assert model.agreed.bad_steps == 1
+    assert model.agreed.bad_steps == known + 1
     assert not np.isfinite(model.agreed.losses["loss"])
     assert np.isfinite(history["loss"][0])
     after_one = numbers(model)
     model.fit(bad.take(1), verbose=0, shuffle=False)
-    assert model.agreed.bad_steps == 2
+    assert model.agreed.bad_steps == known + 2
     for a, b in zip(after_one, numbers(model), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert int(model.optimizer.iterations.numpy()) == 2
+    assert int(model.optimizer.iterations.numpy()) == steps + 2
     assert teachers and any((a != b).any() for a, b in zip(before, after_one, strict=True))
     assert np.isfinite(first)
 
@@ -202,12 +225,10 @@ def test_a_bad_step_that_is_skipped_changes_nothing(replicas: int) -> None:
 @pytest.mark.medium
 def test_a_run_with_a_skipped_step_equals_the_run_without_it() -> None:
     """One compiled model takes both, put back in between to where it began."""
-    model, runs = lut(), []
-    model.compile(keras.optimizers.SGD(0.1), max_bad_steps=1)
-    began = numbers(model)
+    runs = []
     for data in (spoiled(2, np.inf), dataset().take(2).concatenate(dataset().skip(3))):
-        for variable, value in zip(moving(model), began, strict=True):
-            variable.assign(value)
+        model = fresh(1)
+        began = numbers(model)
         history = model.fit(data, verbose=0, shuffle=False).history
         runs.append((numbers(model), history["loss"]))
     assert any((a != b).any() for a, b in zip(began, runs[0][0], strict=True))

@@ -44,7 +44,11 @@ def listing_of(files: list[bytes], count: int) -> FolderListing:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["lut_vit_base_imagenet", "mae_vit_large_imagenet"])
 def test_an_imagenet_recipe_starts(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Baselines, probes' features and the first step of 4,096 images, in bounded memory (4 GiB more than before)."""
+    """Baselines, probes' features and the first step, in bounded memory.
+
+    10 GiB: nearly all of it are batches of 4,096 on one machine, 1.2 GB of bytes each for two views, and a micro-batch of
+    1,024 as floats; the 20,000 images of the probe are features of a few MB.
+    """
     files = []
     for name in ("china", "flower"):
         path = tmp_path / f"{name}.jpg"
@@ -67,4 +71,4 @@ def test_an_imagenet_recipe_starts(recipe: str, tmp_path: Path, monkeypatch: pyt
         pretrain(config, listing)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     print(f"{recipe}: first step after {time.monotonic() - start:.0f} s, {more:.1f} GiB more than before")
-    assert more < 4
+    assert more < 10

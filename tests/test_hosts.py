@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from replicas_worker import Case, train
 from runs import ROOT, checkpointed, command, learned_lines, lines, small, start_words
 
+from lut_tf.config import Config
 from lut_tf.tasks.pretrain import pretrain
+from lut_tf.training.strategy import build_strategy
 
 LIMIT = 900  # seconds that processes may take on a busy machine
 
@@ -42,59 +45,57 @@ def finish(processes: list[subprocess.Popen[str]], expected: int = 0) -> list[st
     return outputs
 
 
+SCRIPT = [sys.executable, str(ROOT / "tests" / "replicas_worker.py")]
 CLIP = 0.1
+ALL: dict[str, Any] = {"accumulate": 2, "clip_norm": CLIP, "max_bad_steps": 1}
 HERE = [
     {"name": "sgd1"},
     {"name": "sgd2", "replicas": 2},
-    {"name": "accumulated1", "accumulate": 2},
-]
-THERE = [
-    {"name": "accumulated_hosts", "accumulate": 2, "jit_compile": True, "max_bad_steps": 1},
-    {"name": "clipped_hosts", "clip_norm": CLIP},
-]
-# What differs from those above by the number, or by what another case shows on the other kind of replicas.
-MORE_HERE = [
     {"name": "sgd4", "replicas": 4},
     {"name": "xla2", "replicas": 2, "jit_compile": True},
     {"name": "clipped2", "replicas": 2, "clip_norm": CLIP},
+    {"name": "accumulated1", "accumulate": 2},
     {"name": "accumulated2", "replicas": 2, "accumulate": 2},
     {"name": "plain1", "norm": "layer"},
     {"name": "plain2", "replicas": 2, "norm": "layer", "accumulate": 4},
     {"name": "adamw1", "optimizer": "adamw"},
     {"name": "adamw4", "optimizer": "adamw", "replicas": 4},
 ]
-MORE_THERE = [
+THERE = [
     {"name": "sgd_hosts"},
+    {"name": "accumulated_hosts", "accumulate": 2, "jit_compile": True, "max_bad_steps": 1},
+    {"name": "clipped_hosts", "clip_norm": CLIP},
     {"name": "adamw_hosts", "optimizer": "adamw"},
 ]
 
 
-def train_all(folder: Path, here_cases: list[Any], there_cases: list[Any]) -> dict[str, np.ndarray]:
-    """Arrays of every case, by `case/array`."""
-    script, addresses = [sys.executable, str(ROOT / "tests" / "replicas_worker.py")], workers()
+def train_on_hosts(folder: Path, cases: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Arrays of every case, by `case/array`, trained by two processes; both hold the same, bit for bit."""
+    addresses = workers()
     options = [["--workers", addresses, "--index", str(i)] for i in (0, 1)]
-    here = start_words([*script, str(folder / "here.npz"), json.dumps(here_cases)])
-    there = [start_words([*script, str(folder / f"{o[-1]}.npz"), json.dumps(there_cases), *o]) for o in options]
-    finish([here, *there])
-    arrays: dict[str, np.ndarray] = {}
-    for path in ("here.npz", "0.npz"):
-        with np.load(folder / path) as found:
-            arrays |= dict(found)
-    with np.load(folder / "1.npz") as found:  # the other host holds the same, bit for bit
-        for name in found:
-            np.testing.assert_array_equal(found[name], arrays[name], err_msg=name)
-    return arrays
+    finish([start_words([*SCRIPT, str(folder / f"{o[-1]}.npz"), json.dumps(cases), *o]) for o in options])
+    one, other = (dict(np.load(folder / f"{i}.npz")) for i in (0, 1))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    return one
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    return train_all(tmp_path_factory.mktemp("trained"), HERE, THERE)
+    """Micro-batches, clipping and skipping at once: on two hosts, and here on one device; and micro-batches alone."""
+    arrays = train_on_hosts(tmp_path_factory.mktemp("trained"), [{"name": "all_hosts", **ALL}])
+    for case in (Case("all1", **ALL), Case("accumulated1", accumulate=2)):
+        arrays |= {f"{case.name}/{name}": value for name, value in train(case, build_strategy(Config())).items()}
+    return arrays
 
 
 @pytest.fixture(scope="module")
 def more(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """Those of `HERE` once more beside them: a process of its own computes the same."""
-    return train_all(tmp_path_factory.mktemp("more"), HERE + MORE_HERE, MORE_THERE)
+    """Each by itself, over more devices and hosts; one more process has four devices."""
+    folder = tmp_path_factory.mktemp("more")
+    finish([start_words([*SCRIPT, str(folder / "here.npz"), json.dumps(HERE)])])
+    return train_on_hosts(folder, THERE) | dict(np.load(folder / "here.npz"))
 
 
 def learned(name: str, array: np.ndarray) -> np.ndarray:
@@ -130,33 +131,32 @@ def assert_the_same(trained: dict[str, np.ndarray], one: str, other: str, tolera
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize(("one", "other"), [("sgd1", "sgd2"), ("accumulated1", "accumulated_hosts")])
-def test_ten_steps_are_the_same(trained: dict[str, np.ndarray], one: str, other: str) -> None:
-    assert_the_same(trained, one, other, 1e-5)
+def test_ten_steps_on_two_hosts_are_the_same(trained: dict[str, np.ndarray]) -> None:
+    assert_the_same(trained, "all1", "all_hosts", 1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other", "tolerance"),
     [
+        ("sgd1", "sgd2", 1e-5),
         ("sgd1", "sgd4", 1e-5),
         ("sgd1", "sgd_hosts", 1e-5),
         ("sgd1", "xla2", 1e-5),
         ("accumulated1", "accumulated2", 1e-5),
+        ("accumulated1", "accumulated_hosts", 1e-5),
         ("plain1", "plain2", 1e-5),
         ("adamw1", "adamw4", 1e-4),
         ("adamw1", "adamw_hosts", 1e-4),
     ],
 )
-def test_ten_steps_are_the_same_in_other_ways(
-    more: dict[str, np.ndarray], one: str, other: str, tolerance: float
-) -> None:
+def test_ten_steps_are_the_same(more: dict[str, np.ndarray], one: str, other: str, tolerance: float) -> None:
     assert_the_same(more, one, other, tolerance)
 
 
-def assert_clipped(trained: dict[str, np.ndarray], other: str) -> None:
+def assert_clipped(trained: dict[str, np.ndarray], one: str, other: str) -> None:
     """The global norm over all replicas, not each replica's: the first step is g · limit / |g| to 1e-5."""
-    step = {name: array for name, array in of(trained, "sgd1").items() if name.startswith("gradient")}
+    step = {name: array for name, array in of(trained, one).items() if name.startswith("gradient")}
     rate = 0.05  # SGD's first momentum is −rate · g
     norm = np.sqrt(sum(np.sum(np.square(array.astype("float64"))) for array in step.values())) / rate
     assert norm > 2 * CLIP
@@ -168,17 +168,18 @@ def assert_clipped(trained: dict[str, np.ndarray], other: str) -> None:
 
 @pytest.mark.medium
 def test_the_whole_gradient_of_hosts_is_clipped(trained: dict[str, np.ndarray]) -> None:
-    assert_clipped(trained, "clipped_hosts")
+    assert_clipped(trained, "accumulated1", "all_hosts")
 
 
 @pytest.mark.slow
-def test_the_whole_gradient_of_devices_is_clipped(more: dict[str, np.ndarray]) -> None:
-    assert_clipped(more, "clipped2")
+@pytest.mark.parametrize("other", ["clipped2", "clipped_hosts"])
+def test_the_whole_gradient_is_clipped_without_micro_batches_too(more: dict[str, np.ndarray], other: str) -> None:
+    assert_clipped(more, "sgd1", other)
 
 
-@pytest.mark.medium
-def test_accumulated_parts_have_batch_norm_statistics_of_their_own(trained: dict[str, np.ndarray]) -> None:
-    assert np.abs(trained["sgd1/losses"] - trained["accumulated1/losses"]).max() > 1e-3
+@pytest.mark.slow
+def test_accumulated_parts_have_batch_norm_statistics_of_their_own(more: dict[str, np.ndarray]) -> None:
+    assert np.abs(more["sgd1/losses"] - more["accumulated1/losses"]).max() > 1e-3
 
 
 SETTINGS: dict[str, Any] = {"epochs": 4, "probe__every": 0, "checkpoint__every_steps": 3, "logging__tensorboard": False}

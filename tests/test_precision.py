@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "method__head__hidden": 64,
     "optimizer__batch_size": 64,
     "probe__every": 0,
+    "probe__images": 10_000,
     "logging__tensorboard": False,
     "checkpoint__every_epochs": 0,
 }

@@ -12,11 +12,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from lut_tf.checks import check, resolve_size
 from networks import tiny_batch
 from runs import CONFIGS, assert_same_run, checkpointed, lines, replaced, small
 
-from lut_tf.config import from_yaml
+from lut_tf.config import from_yaml, validate
 from lut_tf.data.batches.order import step_indices
 from lut_tf.data.reading.sources import open_sources
 from lut_tf.tasks.build import build_model, compile_model
@@ -120,8 +119,8 @@ def test_every_recipe_builds_and_takes_a_step(path: Path) -> None:
     config = from_yaml(path.read_text(encoding="utf-8"))
     if config.data.source == "image_folder":  # nothing is read here; one recipe leaves the folder to the user
         config = replaced(config, ["data", "path"], "photos")
-    check(config)
-    assert resolve_size(config.encoder).width % 4 == 0
+    validate(config)
+    assert config.encoder.size().width % 4 == 0
     smoke = {"encoder__image_size": 32, "encoder__patch_size": 8, "encoder__width": 24, "encoder__depth": 1,
              "encoder__heads": 2, "decoder__width": 16, "decoder__depth": 1, "decoder__heads": 2,
              "method__head__hidden": 16}  # fmt: skip

@@ -28,6 +28,7 @@ from settings_table import OTHER, changed_all
 from lut_tf.config import Config, settings
 from lut_tf.data import pretraining_dataset
 from lut_tf.data.preparing.prepare import prepare
+from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
 from lut_tf.tasks.pretrain import pretrain
 from lut_tf.training.strategy import build_strategy
@@ -37,13 +38,19 @@ pytestmark = pytest.mark.medium
 BASE: dict[str, Any] = {
     "epochs": 4, "encoder.preset": None, "encoder.image_size": 16, "encoder.patch_size": 4, "encoder.width": 16,
     "encoder.depth": 1, "encoder.heads": 2, "decoder.width": 16, "decoder.depth": 1, "decoder.heads": 2,
-    "method.head.hidden": 16, "optimizer.batch_size": 64, "optimizer.warmup_epochs": 1.0,
+    "method.head.hidden": 16, "optimizer.batch_size": 16, "optimizer.warmup_epochs": 1.0,
 }  # fmt: skip
 FOLDER: dict[str, Any] = {
     "data.source": "image_folder", "data.path": "{}/folder", "data.evaluation_path": "{}/folder",
     "optimizer.batch_size": 12, "probe.neighbours": 5,
 }  # fmt: skip
-RECORDS = {**FOLDER, "data.source": "tfrecord", "data.path": "{}/records", "data.evaluation_path": "{}/records"}
+RECORDS = {
+    **FOLDER,
+    "data.source": "tfrecord",
+    "data.label_feature": "label",
+    "data.path": "{}/records",
+    "data.evaluation_path": "{}/records",
+}
 TFDS = {
     **FOLDER, "data.source": "tfds", "data.path": "{}/tfds", "data.evaluation_path": None, "data.name": "lut_toy",
     "data.evaluation_split": "train", "optimizer.batch_size": 4, "probe.neighbours": 2,
@@ -61,16 +68,20 @@ BESIDE: dict[str, dict[str, Any]] = {
     "data.evaluation_split": TFDS,
     "data.image_feature": RECORDS,
     "data.label_feature": RECORDS,
-    "data.damaged_share": {**FOLDER, "data.path": "{}/damaged"},
+    "data.damaged_share": {**FOLDER, "data.path": "{}/damaged", "data.damaged_share": 0.1},
     "views.scale": {"views.crop": "random_resized"},
     "encoder.preset": {"encoder.preset": "vit_tiny_patch16", "encoder.width": None, "encoder.heads": None},
     "method.temperature": {"method.context_distance": "infonce"},
     "checkpoint.every_minutes": {"checkpoint.every_epochs": 0},
+    "checkpoint.on_failure": {"logging.tensorboard": False},
 }
 # Other values than the table's, where a run must be able to begin with them.
 OTHER_HERE: dict[str, dict[str, Any]] = {
+    "data.label_feature": {"data.label_feature": None},
+    "data.damaged_share": {"data.damaged_share": 0.05},
     "run_dir": {"run_dir": "elsewhere"},
     "data.source": FOLDER,
+    "checkpoint.every_steps": {"checkpoint.every_steps": 50},
     "data.path": {"data.path": "{}/other"},
     "data.evaluation_path": {"data.evaluation_path": "{}/other"},
 }
@@ -93,12 +104,13 @@ SEEN = {
     "data.parallel_calls": ["calls"],
     "views": ["batch"],
     "encoder": ["networks"],
-    "encoder.image_size": ["networks", "batch", "probes"],
+    "encoder.image_size": ["networks", "batch", "noise", "probes"],
+    "encoder.patch_size": ["networks", "noise"],
     "decoder": ["networks"],
     "method": ["networks"],
     "method.name": ["networks", "batch"],
     "optimizer": ["optimizer"],
-    "optimizer.batch_size": ["optimizer", "batch", "fit"],
+    "optimizer.batch_size": ["peak", "batch", "fit"],
     "optimizer.max_bad_steps": ["optimizer", "bad steps"],
     "probe": ["probes"],
     "probe.every": ["files"],
@@ -111,6 +123,10 @@ SEEN = {
     "compute.all_reduce": ["strategy"],
     "compute.deterministic": ["calls"],
 }
+
+
+class Mistake(str):
+    """What a run says that cannot begin, or not go on."""
 
 
 class Enough(Exception):
@@ -151,7 +167,7 @@ class Watched:
 
     def batches(self, source: Any, *, batch_size: int, steps: int, **options: Any) -> tf.data.Dataset:
         """Make the pipeline only where it is looked at, and where it is not that of the pictures' one step."""
-        if self.respect in ("batch", "calls") and steps > 1:
+        if self.respect in ("batch", "noise", "calls") and steps > 1:
             return pretraining_dataset(source, batch_size=batch_size, steps=steps, **options)
         return tf.data.Dataset.from_tensors({"noise": np.zeros((batch_size, 1))})
 
@@ -172,7 +188,7 @@ class Watched:
             for step in range(steps):
                 told.on_train_batch_begin(step)
                 if bad_step:
-                    model.agreement.assign(np.eye(1, len(model.agreement), dtype="float32")[0])
+                    model.agreement.assign(np.eye(1, model.agreement.shape[0], dtype="float32")[0])
             told.on_epoch_end(epoch, {"loss": 1.0})
 
 
@@ -189,13 +205,22 @@ def optimizer(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> A
     """Its rate over the run, decay and betas, and how the model was told to step."""
     one = model.optimizer
     rate = keras.optimizers.schedules.deserialize(one.get_config()["learning_rate"])
-    rates = [f"{float(rate(step)):.5g}" for step in (1, 18, 40, 70)]
+    rates = [f"{float(rate(step)):.5g}" for step in (1, 40, 74, 150, 250)]
     told = model.micro_batches, model.clip_norm, model.xla, model.max_bad_steps
     return type(one), rates, one.weight_decay, (one.beta_1, one.beta_2), told
 
 
+def peak(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any:
+    """The rate after the one epoch of warm-up."""
+    rate = keras.optimizers.schedules.deserialize(model.optimizer.get_config()["learning_rate"])
+    return f"{float(rate(options['steps_per_epoch'])):.5g}"
+
+
 def batch(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any:
-    return {name: (array.shape, array.tobytes()) for name, array in next(data.as_numpy_iterator()).items()}
+    """The first batch; its noise, whose length is the patches', is looked at by itself."""
+    found = next(data.as_numpy_iterator())
+    wanted = found.keys() - {"noise"} if run.respect == "batch" else ["noise"]
+    return {name: (found[name].shape, found[name].tobytes()) for name in wanted}
 
 
 def strategy(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any:
@@ -229,7 +254,7 @@ def outcome(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any
     try:
         with full_disk() if full else nullcontext():
             run.pretend(model, shown, options["epochs"], options["steps_per_epoch"], bad_step=not full)
-    except Exception as error:
+    except (Stopped, OSError) as error:
         return type(error)
     return None
 
@@ -237,7 +262,9 @@ def outcome(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any
 RESPECTS: dict[str, Callable[..., Any]] = {
     "networks": networks,
     "optimizer": optimizer,
+    "peak": peak,
     "batch": batch,
+    "noise": batch,
     "strategy": strategy,
     "files": files,
     "fit": lambda run, model, data, options: [options["epochs"], options["steps_per_epoch"]],
@@ -282,7 +309,7 @@ def seen(config: Config, respect: str, folder: Path) -> Any:
         except Enough:
             return watched.seen
         except (ValueError, FileNotFoundError) as mistake:
-            return str(mistake)
+            return Mistake(mistake)
     raise AssertionError("nothing was trained")
 
 
@@ -317,11 +344,13 @@ def test_another_value_changes_what_a_run_is(
     config = changed_all({"run_dir": "run", **BASE, **placed(BESIDE.get(name, {}), images)})
     other = changed_all(placed(OTHER_HERE.get(name, {name: OTHER.get(name)}), images), config)
     for respect in respects(name):
-        assert seen(other, respect, tmp_path_factory.mktemp("other")) != base(config, respect), respect
+        expected = base(config, respect)
+        assert not isinstance(expected, Mistake), expected
+        assert seen(other, respect, tmp_path_factory.mktemp("other")) != expected, respect
 
 
 @pytest.mark.parametrize("respect", RESPECTS)
 def test_the_same_settings_are_the_same_run(respect: str, base: Callable[[Config, str], Any], tmp_path: Path) -> None:
     """Else the test above would see a difference whatever a setting does."""
-    config = changed_all({"run_dir": "run", **BASE})
+    config = changed_all({"run_dir": "run", "logging.tensorboard": False, **BASE})
     assert seen(config, respect, tmp_path) == base(config, respect)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from networks import tiny_encoder
 
+<<<<<<< HEAD
 from lut_tf import ViTEncoder
 from lut_tf.config import ProbeConfig
 from lut_tf.data.reading.sources import ArraySource, Source
+=======
+from lut_tf.data.reading.sources import ArraySource
+>>>>>>> main
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
 from lut_tf.evaluate.logistic import logistic_accuracy
@@ -41,7 +46,7 @@ def test_the_logistic_probe_separates_what_a_line_separates_and_nothing_more() -
 def test_features_are_the_encoders_for_each_image_in_order() -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (130, 8, 8, 3), dtype=np.uint8)
-    source, encoder, indices = ArraySource(images), ViTEncoder(8, 4, 16, 1, 2), np.array([129, 3, 3, 77])
+    source, encoder, indices = ArraySource(images), tiny_encoder(image_size=8), np.array([129, 3, 3, 77])
     expected = encoder.features(normalise(images[indices]), "mean")
     np.testing.assert_allclose(encoder_features(encoder)(source, indices), expected, atol=1e-5)
     np.testing.assert_allclose(raw_pixels(8)(source, indices), images[indices].reshape(4, -1) / 255, atol=1e-6)

@@ -85,7 +85,7 @@ def test_scripts_answer_quickly(run_dir: Path) -> None:
     calls = [
         (["to_onnx.py", "--help"], 0, "RUN_DIR_OR_ENCODER [--to"),
         (["to_saved_model.py", "--help"], 0, "RUN_DIR_OR_ENCODER [--to"),
-        (["verify.py", "--help"], 0, "FILE RUN_DIR_OR_ENCODER"),
+        (["verify.py", "--help"], 0, "FILE ENCODER"),
         (["to_onnx.py", "none"], 2, "source=none does not exist: give a run directory"),
         (["to_saved_model.py", str(run_dir), "--output", str(Path(__file__))], 2, "is a file: give another output"),
         (["verify.py", "none.onnx", str(run_dir)], 2, "file=none.onnx does not exist"),

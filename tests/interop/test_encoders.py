@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import tiny_lut
 
-from lut_tf import LUT, MLPHead, PixelDecoder, ViTEncoder
+from lut_tf import ViTEncoder
 from lut_tf.interop import convert, load_encoder, load_keras, save_encoder
 from lut_tf.interop.encoders import encoder_tensors
 
@@ -202,9 +203,7 @@ def test_convert(tmp_path: Path, source: str, target: str) -> None:
 def test_convert_a_whole_model(tmp_path: Path) -> None:
     """As its encoder, or whole as `reference`."""
     encoder = make()
-    heads = {name: MLPHead(32, 16, name=name) for name in ("projector", "predictor")}
-    model = LUT(encoder, PixelDecoder(encoder.grid, 8, 32, 16, depth=1, heads=2), **heads)
-    model.save(tmp_path / "model.keras")
+    tiny_lut(encoder).save(tmp_path / "model.keras")
     for layout in LAYOUTS:
         path = convert(tmp_path / "model.keras", tmp_path / f"{layout}.safetensors", layout=layout)
         assert same(encoder, load_encoder(path, num_heads=2))

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import tiny_mae
 
-from lut_tf import MAE, PixelDecoder, ViTEncoder
+from lut_tf import MAE, ViTEncoder
 from lut_tf.interop import MissingExtraError, load_encoder, load_reference, save_reference, to_reference
 from lut_tf.interop.files import read_weights, write_weights
 
@@ -176,7 +177,7 @@ def test_dino_and_ibot_heads_are_left_out(student: Arrays) -> None:
 def test_rectangles_are_told_by_their_positions() -> None:
     """A 2×8 grid has as many patches as 4×4; the sine-cosine table says which."""
     encoder = ViTEncoder((16, 64), 8, 16, depth=1, heads=2)
-    mae = MAE(encoder, PixelDecoder(encoder.grid, 8, 16, 8, depth=1, heads=2))
+    mae = tiny_mae(encoder)
     with pytest.warns(UserWarning):
         model = load_reference(to_reference(mae), num_heads=2, decoder_num_heads=2)
     assert model.encoder.image_size == (16, 64)

@@ -19,7 +19,7 @@ from lut_tf.methods.lut import LUT
 from lut_tf.methods.masking import disjoint_plans, random_plan
 from lut_tf.models.layers import patchify, unpatchify
 
-few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 many = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 CASE = Case(norm="layer", batch=3)

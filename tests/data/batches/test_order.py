@@ -59,7 +59,7 @@ def test_hosts_read_consecutive_slices(hosts: int) -> None:
     ("arguments", "named"),
     [
         ({"batch": 24}, "optimizer.batch_size=24"),
-        ({"batch": 0}, "optimizer.batch_size: 0"),
+        ({"batch": 0}, "optimizer.batch_size=0"),
         ({"hosts": 3}, "optimizer.batch_size: 4"),
         ({"seed": -1}, "seed=-1"),
     ],

@@ -94,7 +94,7 @@ def test_mistakes_are_named() -> None:
         pretraining_dataset(
             SOURCE, batch_size=B, image_size=S, views=ViewsConfig(hue=0.6), seed=1, steps=1, noise_length=M
         )
-    with pytest.raises(ValueError, match="optimizer.batch_size: 23"):
+    with pytest.raises(ValueError, match="optimizer.batch_size=23"):
         batches(batch_size=23)
     with pytest.raises(ValueError, match=r"views\.padding=4 cannot be reflected"):
         batches(image_size=4)
