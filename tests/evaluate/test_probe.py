@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from networks import tiny_encoder
 
-<<<<<<< HEAD
-from lut_tf import ViTEncoder
 from lut_tf.config import ProbeConfig
 from lut_tf.data.reading.sources import ArraySource, Source
-=======
-from lut_tf.data.reading.sources import ArraySource
->>>>>>> main
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
 from lut_tf.evaluate.logistic import logistic_accuracy
