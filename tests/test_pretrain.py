@@ -64,7 +64,7 @@ def test_a_finished_run_started_again_trains_nothing(
     assert lines(run_dir) == lines(whole.files.root)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_stopped_after_an_epoch_goes_on_as_if_it_had_not(
     whole: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
