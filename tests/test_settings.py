@@ -89,7 +89,7 @@ OTHER_HERE: dict[str, dict[str, Any]] = {
 
 # In which respects a setting is seen; that of the longest name that begins the setting's.
 SEEN = {
-    "run_dir": ["files"],
+    "run_dir": ["place"],
     "epochs": ["fit", "optimizer"],
     "seed": ["networks", "batch"],
     "strategy": ["strategy"],
@@ -104,7 +104,7 @@ SEEN = {
     "data.parallel_calls": ["calls"],
     "views": ["batch"],
     "encoder": ["networks"],
-    "encoder.image_size": ["networks", "batch", "noise", "probes"],
+    "encoder.image_size": ["networks", "batch", "noise", "pixels"],
     "encoder.patch_size": ["networks", "noise"],
     "decoder": ["networks"],
     "method": ["networks"],
@@ -267,8 +267,10 @@ RESPECTS: dict[str, Callable[..., Any]] = {
     "noise": batch,
     "strategy": strategy,
     "files": files,
+    "place": lambda run, model, data, options: sorted(map(str, Path().rglob("config.yaml"))),
     "fit": lambda run, model, data, options: [options["epochs"], options["steps_per_epoch"]],
     "probes": lambda run, model, data, options: run.probes,
+    "pixels": lambda run, model, data, options: run.probes[0],
     "calls": lambda run, model, data, options: run.calls,
     "bad steps": outcome,
     "full disk": outcome,
