@@ -103,7 +103,7 @@ def test_variables_stand_in_the_order_of_the_checkpoints() -> None:
 
 
 def test_decoder_refuses_heads_that_do_not_divide() -> None:
-    with pytest.raises(ValueError, match=r"decoder.width=12 is not a multiple of decoder.heads=5"):
+    with pytest.raises(ValueError, match=r"width=12 is not a multiple of .*heads=5"):
         PixelDecoder((3, 3), 4, 8, 12, heads=5)
 
 
