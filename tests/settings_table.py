@@ -28,7 +28,7 @@ OTHER: dict[str, Any] = {
     "optimizer.batch_size": 32, "optimizer.accumulate": 2, "optimizer.base_learning_rate": 1e-3,
     "optimizer.rate_rule": "linear", "optimizer.warmup_epochs": 3.0, "optimizer.clip_norm": 1.0,
     "optimizer.max_bad_steps": 2, "optimizer.weight_decay": 0.1, "optimizer.betas": (0.8, 0.9),
-    "probe.every": 2, "probe.neighbours": 10, "probe.images": 500,
+    "probe.every": 2, "probe.before_and_after": False, "probe.neighbours": 10, "probe.images": 500, "probe.queries": 100,
     "logging.pictures_every": 3, "logging.pictures": 3, "logging.tensorboard": False,
     "checkpoint.every_epochs": 2, "checkpoint.every_steps": 5, "checkpoint.every_minutes": 1.0, "checkpoint.keep": 3,
     "checkpoint.keep_every": 2, "checkpoint.on_failure": "continue",

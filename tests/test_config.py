@@ -197,6 +197,15 @@ def test_more_neighbours_than_images(tmp_path: Path) -> None:
         preflight(config)
 
 
+def test_neighbours_matter_only_where_k_nn_is_asked(tmp_path: Path) -> None:
+    """A flat folder of three images trains, though there are fewer of them than neighbours."""
+    (tmp_path / "images").mkdir()
+    for name in "abc":
+        (tmp_path / "images" / f"{name}.png").touch()
+    flat = {"data__source": "image_folder", "data__path": str(tmp_path / "images"), "optimizer__batch_size": 2}
+    assert preflight(several(run_dir=str(tmp_path / "run"), **flat)).images == 3
+
+
 @pytest.mark.parametrize("name", ["data.path", "data.evaluation_path"])
 def test_missing_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "images").mkdir()

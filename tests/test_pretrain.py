@@ -58,8 +58,13 @@ def test_a_finished_run_started_again_trains_nothing(
 ) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(whole.files.root, run_dir)
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
     again = pretrain(small(run_dir, epochs=3))
     assert "this run is complete" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    assert before.keys() == after.keys()
+    written = {path.name for path, time in after.items() if time != before[path]}
+    assert written <= {"lock", "config.yaml", "resolved.json"}
     assert whole.probes == again.probes
     assert lines(run_dir) == lines(whole.files.root)
 
