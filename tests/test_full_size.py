@@ -46,8 +46,8 @@ def listing_of(files: list[bytes], count: int) -> FolderListing:
 def test_an_imagenet_recipe_starts(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Baselines, probes' features and the first step, in bounded memory.
 
-    10 GiB: nearly all of it are batches of 4,096 on one machine, 1.2 GB of bytes each for two views, and a micro-batch of
-    1,024 as floats; the 20,000 images of the probe are features of a few MB.
+    10 GiB: nearly all of it are batches of 4,096 on one machine, 1.2 GB of bytes each for two views, and a micro-batch
+    of 1,024 as floats; the 20,000 images of the probe are features of a few MB.
     """
     files = []
     for name in ("china", "flower"):
