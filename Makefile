@@ -6,7 +6,7 @@ EXTRAS ?= dev
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE := setup.py constraints.txt lut_tf/__init__.py
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SCRIPTS := train_lut.py $(wildcard export/*.py benchmarks/*.py)
 
 .PHONY: help demo test test-fast test-all lint format clean

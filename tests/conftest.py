@@ -25,6 +25,14 @@ def two_cpu_devices() -> None:
 
 two_cpu_devices()
 
+# Files of whole processes and runs take long for few tests: begun last they would keep one worker busy alone.
+LONGEST = ("test_kills", "test_hosts", "test_run", "test_pretrain", "test_settings", "test_fit", "test_doctor")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order within a file stays."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from lut_tf.data import digits, finetuning_dataset
 from lut_tf.data.batches.order import step_indices
 from lut_tf.step import TrainableModel
 from lut_tf.tasks.pretrain import pretrain
-from lut_tf.training.checkpoint import state
 from lut_tf.training.guards import LOOK_EVERY, NonFiniteLoss
 from lut_tf.training.plan import Plan, Stretch
 from lut_tf.training.run import Run
@@ -104,32 +104,96 @@ def test_stretches_end_a_begun_epoch_and_stop_where_they_are_told() -> None:
     assert plan.stretches(28) == [Stretch(28, 5, 6, 2)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Classification(RunConfig):
+    """Another task's settings: what any run has, and fine-tuning's views.
+
+    Args:
+        data: images.
+        views: what is done to them.
+        optimizer: batch and rate.
+        logging: TensorBoard.
+        checkpoint: saving.
+        compute: precision.
+    """
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    views: FinetuneViews = dataclasses.field(default_factory=FinetuneViews)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+
+class Classifier(TrainableModel):
+    """An objective that is no masked-image modelling: images and soft targets, an average that follows the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.average = (keras.layers.Dense(10, name=name) for name in ("linear", "average"))
+        for layer in (self.linear, self.average):
+            layer.build((None, 192))
+        self.average.trainable = False
+        self.built = True
+
+    @property
+    def teacher_pairs(self) -> list[tuple[Any, Any]]:
+        return list(zip(self.average.variables, self.linear.variables, strict=True))
+
+    def momentum_at(self, step: Any) -> Any:
+        return tf.constant(0.5)
+
+    def compute_losses(self, batch: Any, training: bool = True, gather: Any = None) -> dict[str, Any]:
+        images, targets = batch
+        logits = self.linear(tf.reshape(images, [-1, 192]))
+        return {"total": tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))}
+
+
+def classified(run_dir: Path) -> tuple[Classification, Run, Plan]:
+    """A run of the other objective on the digits: two micro-batches of 64, three epochs of nine steps."""
+    config = Classification(
+        run_dir=str(run_dir),
+        epochs=3,
+        views=FinetuneViews(operations=0, erasing=0.0),
+        optimizer=OptimizerConfig(batch_size=128, accumulate=2, warmup_epochs=0),
+        logging=LoggingConfig(tensorboard=False),
+    )
+    return config, Run(config, RunFiles(run_dir)), Plan(config.epochs, len(digits("train")), 128)
+
+
+def compiled() -> Classifier:
+    model = Classifier()
+    model.compile(keras.optimizers.SGD(0.02), accumulate=2)
+    return model
+
+
+def classification_batches(config: Classification, plan: Plan, start: int, host: Host) -> tf.data.Dataset:
+    return finetuning_dataset(
+        digits("train"), classes=10, batch_size=plan.batch_size, image_size=8, views=config.views, seed=0,
+        steps=plan.total_steps, start_step=start, host=host.number, hosts=host.total,
+    )  # fmt: skip
+
+
 @pytest.mark.medium
 def test_a_hook_comes_before_each_stretch_and_changes_no_number(tmp_path: Path) -> None:
-    """The same losses in three stretches as in one; the hook is told the epochs, batches begin where they should.
-
-    One compiled model takes both, put back in between to where it began.
-    """
+    """The same losses in three stretches as in one; the hook is told the epochs, batches begin where they should."""
     found: list[list[float]] = []
-    model, began = None, list[np.ndarray]()
     for stops in ([], [1, 2]):
-        plan = Plan(epochs=3, images=128, batch_size=64)
-        run_dir = tmp_path / str(len(stops))
-        run_dir.mkdir()
-        run, model = run_of(run_dir, plan, model, logging__tensorboard=False)
-        began = began or [variable.numpy() for variable in state(model).values()]
-        for variable, value in zip(state(model).values(), began, strict=True):
-            variable.assign(value)
+        config, run, plan = classified(tmp_path / str(len(stops)))
         seen: list[int] = []
         starts: list[int] = []
 
-        def from_step(start: int, host: Any, model: LUT = model, starts: list[int] = starts) -> tf.data.Dataset:
+        def from_step(start: int, host: Host, config: Any = config, plan: Plan = plan, starts: Any = starts) -> Any:
             starts.append(start)
-            return batches(Case("run", steps=6), model, host).skip(start)
+            return classification_batches(config, plan, start, host)
 
-        run.train(from_step, stops=stops, before_stretch=seen.append)
-        assert (seen, starts) == (([0], [0]) if not stops else ([0, 1, 2], [0, 2, 4]))
-        found.append([line["loss"] for line in lines(run_dir)])
+        with run.directory([]):
+            run.build(compiled, plan)
+            run.restore()
+            run.train(from_step, stops=stops, before_stretch=seen.append)
+        assert (seen, starts) == (([0], [0]) if not stops else ([0, 1, 2], [0, 9, 18]))
+        found.append([line["loss"] for line in lines(tmp_path / str(len(stops)))])
+    assert len(found[0]) == 3
     assert found[0] == found[1]
 
 
@@ -193,84 +257,18 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_would_have(tmp_path: Path, mo
     np.testing.assert_allclose([last[name] for name in expected], list(expected.values()), rtol=1e-4)
 
 
-@dataclasses.dataclass(frozen=True)
-class Classification(RunConfig):
-    """Another task's settings: what any run has, and fine-tuning's views.
-
-    Args:
-        data: images.
-        views: what is done to them.
-        optimizer: batch and rate.
-        logging: TensorBoard.
-        checkpoint: saving.
-        compute: precision.
-    """
-
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    views: FinetuneViews = dataclasses.field(default_factory=FinetuneViews)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
-
-
-class Classifier(TrainableModel):
-    """An objective that is no masked-image modelling: images and soft targets, an average that follows the weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.average = (keras.layers.Dense(10, name=name) for name in ("linear", "average"))
-        for layer in (self.linear, self.average):
-            layer.build((None, 192))
-        self.average.trainable = False
-        self.built = True
-
-    @property
-    def teacher_pairs(self) -> list[tuple[Any, Any]]:
-        return list(zip(self.average.variables, self.linear.variables, strict=True))
-
-    def momentum_at(self, step: Any) -> Any:
-        return tf.constant(0.5)
-
-    def compute_losses(self, batch: Any, training: bool = True, gather: Any = None) -> dict[str, Any]:
-        images, targets = batch
-        logits = self.linear(tf.reshape(images, [-1, 192]))
-        return {"total": tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))}
-
-
 @pytest.mark.medium
 def test_another_objective_runs_on_the_same_engine(tmp_path: Path) -> None:
     """Pairs of images and targets, its own tree of settings, accumulation, an average; complete when started again."""
-    config = Classification(
-        run_dir=str(tmp_path),
-        epochs=2,
-        views=FinetuneViews(operations=0, erasing=0.0),
-        optimizer=OptimizerConfig(batch_size=128, accumulate=2, warmup_epochs=0),
-        logging=LoggingConfig(tensorboard=False),
-    )
-    source = digits("train")
-    plan = Plan(config.epochs, len(source), config.optimizer.batch_size)
-
-    def compiled() -> Classifier:
-        model = Classifier()
-        model.compile(keras.optimizers.SGD(0.02), accumulate=config.optimizer.accumulate)
-        return model
-
-    def batches_of(start: int, host: Host) -> tf.data.Dataset:
-        return finetuning_dataset(
-            source, classes=10, batch_size=plan.batch_size, image_size=8, views=config.views, seed=0,
-            steps=plan.total_steps, start_step=start, host=host.number, hosts=host.total,
-        )  # fmt: skip
-
     for again in (False, True):
+        config, run, plan = classified(tmp_path)
         validate(config)
         check_run_dir(config)
-        run = Run(config, RunFiles(tmp_path))
-        with run.directory([source]):
+        with run.directory([digits("train")]):
             model = run.build(compiled, plan)
             assert run.restore() == (plan.total_steps if again else 0)
-            run.train(batches_of)
-    first, last = lines(tmp_path)
+            run.train(partial(classification_batches, config, plan))
+    first, *_, last = lines(tmp_path)
     assert last["loss"] < first["loss"]
     assert last["teacher_momentum"] == 0.5
     assert not np.allclose(model.average.kernel.numpy(), model.linear.kernel.numpy())
