@@ -115,7 +115,7 @@ def _torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise MissingExtraError("a .pth file needs PyTorch: pip install lut-tf[pytorch]") from error
+        raise MissingExtraError("a .pth file needs PyTorch: pip install torch") from error
     return torch
 
 
