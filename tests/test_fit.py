@@ -154,6 +154,7 @@ def test_each_update_moves_the_teacher_by_the_momentum_of_its_step() -> None:
     assert moved > 10
 
 
+@pytest.mark.medium
 def test_mae_has_no_teacher_and_reports_no_context() -> None:
     model = tiny_mae()
     model.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
@@ -276,6 +277,7 @@ def test_a_float16_gradient_that_overflows_in_one_replica_is_skipped_by_all(repl
             np.testing.assert_array_equal(copies[0].numpy(), copy.numpy(), err_msg=variable.path)
 
 
+@pytest.mark.medium
 def test_a_scale_that_is_far_too_large_comes_down() -> None:
     """From 2^40 float16's scale is halved step by step, the weights waiting, until the gradients fit."""
     model = lut(momentum=0.9, dtype="mixed_float16")

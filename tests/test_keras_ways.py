@@ -53,6 +53,7 @@ def test_an_encoder_refuses_other_images_by_name(encoder: ViTEncoder, name: str,
         WAYS[way](encoder, images)
 
 
+@pytest.mark.medium
 def test_bytes_are_prepared_wherever_a_method_is_called() -> None:
     """`model(batch)` and `predict` on bytes are those on the prepared batch."""
     for model in (tiny_lut(), tiny_mae()):
@@ -80,6 +81,7 @@ def test_what_is_no_batch_is_refused_by_fit_in_a_sentence(arguments: tuple[Any, 
         model.fit(*arguments, verbose=0)
 
 
+@pytest.mark.medium
 def test_a_loaded_method_trains_on_as_if_it_had_not_been_saved(tmp_path: Path) -> None:
     """Compilation, optimizer's state, schedule and what does not decay come back: the next step is the same."""
     model = tiny_lut(momentum=0.9)
@@ -95,6 +97,7 @@ def test_a_loaded_method_trains_on_as_if_it_had_not_been_saved(tmp_path: Path) -
         np.testing.assert_array_equal(expected.numpy(), found.numpy(), err_msg=expected.path)
 
 
+@pytest.mark.medium
 def test_a_file_loads_in_a_new_process_that_imports_the_package(encoder: ViTEncoder, tmp_path: Path) -> None:
     encoder.save(tmp_path / "encoder.keras")
     code = f"import keras, lut_tf; print(type(keras.saving.load_model({str(tmp_path / 'encoder.keras')!r})).__name__)"
@@ -138,6 +141,7 @@ def test_the_momentum_is_in_one_place() -> None:
 POLICIES = ("mixed_bfloat16", "mixed_float16")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("policy", POLICIES)
 def test_one_precision_for_all_parts_wherever_it_is_given(policy: str, tmp_path: Path) -> None:
     """On the encoder, on the preset, or in a file: all parts compute in it, and float16 gets its loss scaling."""

@@ -75,6 +75,7 @@ def test_a_rectangle_in_mixed_precision_without_class_token(tmp_path: Path) -> N
     assert list(report.differences) == ["tokens", "pooled"] and max(report.differences.values()) < 1e-5
 
 
+@pytest.mark.medium
 def test_only_an_empty_directory_or_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     encoder, target = small_encoder(depth=1), tmp_path / "model"
     target.mkdir()

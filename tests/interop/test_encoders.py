@@ -200,6 +200,7 @@ def test_convert(tmp_path: Path, source: str, target: str) -> None:
     assert same(encoder, again)
 
 
+@pytest.mark.medium
 def test_convert_a_whole_model(tmp_path: Path) -> None:
     """As its encoder, or whole as `reference`."""
     encoder = make()

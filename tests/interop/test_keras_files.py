@@ -56,6 +56,7 @@ def test_weights_of_the_first_names(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.medium
 def test_a_whole_method_of_today_and_of_the_first_names(tmp_path: Path) -> None:
     """Encoder, decoder and teacher; `.keras` and `.weights.h5`; also where the file is read-only."""
     model, today, before = method(), tmp_path / "today.keras", tmp_path / "before.keras"

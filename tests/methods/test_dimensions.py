@@ -135,6 +135,7 @@ def torch_run(case: Case, student: Any, teacher: Any, batches: list[Any], betas:
     return first, losses, *({k: v.detach().numpy() for k, v in arrays.items()} for arrays in (student, teacher))
 
 
+@pytest.mark.medium
 def test_gradients_by_torch(case: Case) -> None:
     """1e-4 of each gradient's norm: guards what learns from what for settings nobody listed."""
     student, teacher = plain.random_weights(case, 6)

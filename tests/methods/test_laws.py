@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import plain
+import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -96,6 +97,7 @@ def test_reconstruction_ignores_predictions_of_visible_patches(seed: int, scale:
     assert MODEL.reconstruction(batch, {**outputs, "prediction": outputs["prediction"] + noise}) != loss
 
 
+@pytest.mark.medium
 @few
 @given(seed=seeds)
 def test_a_masked_patch_is_not_seen(seed: int) -> None:
@@ -110,6 +112,7 @@ def test_a_masked_patch_is_not_seen(seed: int) -> None:
         np.testing.assert_array_equal(outputs[name], other[name])
 
 
+@pytest.mark.medium
 @few
 @given(seed=seeds, order=st.permutations(range(CASE.batch)))
 def test_permuting_the_batch_permutes_the_outputs(seed: int, order: list[int]) -> None:
@@ -123,6 +126,7 @@ def test_permuting_the_batch_permutes_the_outputs(seed: int, order: list[int]) -
     np.testing.assert_allclose(*totals, rtol=1e-5)
 
 
+@pytest.mark.medium
 @few
 @given(seed=seeds)
 def test_the_teacher_gets_no_gradient(seed: int) -> None:

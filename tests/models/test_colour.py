@@ -132,6 +132,7 @@ def test_each_image_is_treated_alone_and_floats_equal_bytes() -> None:
     np.testing.assert_array_equal(coloured(images.astype(np.float32), *colours), batch)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("batch", [None, 12])
 def test_compiles_with_xla_for_any_batch(batch: int | None) -> None:
     images = np.random.default_rng(4).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)

@@ -17,12 +17,14 @@ def mirrored() -> tuple[tf.distribute.Strategy, LUT]:
         return strategy, model_of(Case("agreement"))
 
 
+@pytest.mark.medium
 def test_equal_replicas_pass(mirrored: tuple[tf.distribute.Strategy, LUT]) -> None:
     strategy, model = mirrored
     check_agreement(strategy, model, "settings", 3)
     check_agreement(tf.distribute.get_strategy(), model_of(Case("one")), "settings", 3)
 
 
+@pytest.mark.medium
 def test_swapped_numbers_in_one_replica_are_named(mirrored: tuple[tf.distribute.Strategy, LUT]) -> None:
     strategy, model = mirrored
     bias = next(v for v in model.variables if v.path.endswith("bias") and v.numpy().any())
@@ -39,6 +41,7 @@ def test_swapped_numbers_in_one_replica_are_named(mirrored: tuple[tf.distribute.
     check_agreement(strategy, model, "settings", 3)
 
 
+@pytest.mark.medium
 def test_one_replicas_nan_is_a_difference_and_the_same_nan_is_none(
     mirrored: tuple[tf.distribute.Strategy, LUT],
 ) -> None:

@@ -56,12 +56,14 @@ def test_started_anywhere_equals_the_uninterrupted_run(whole: Batches) -> None:
     assert_equal(whole[3:], batches(3, parallel_calls=1))  # step 3 is in the second epoch
 
 
+@pytest.mark.medium
 def test_random_resized_crops_are_repeated_from_any_start() -> None:
     assert_equal(
         batches(crop="random_resized", parallel_calls=1)[3:], batches(3, crop="random_resized", parallel_calls=4)
     )
 
 
+@pytest.mark.medium
 def test_hosts_together_equal_one(whole: Batches) -> None:
     parts = [batches(0, 3, host=host, hosts=2) for host in range(2)]
     joined = [
