@@ -18,7 +18,8 @@ from runs import CONFIGS, assert_same_run, checkpointed, lines, replaced, small
 from lut_tf.config import from_yaml, validate
 from lut_tf.data.batches.order import step_indices
 from lut_tf.data.reading.sources import open_sources
-from lut_tf.tasks.build import build_model, compile_model
+from lut_tf.methods.build import build_model
+from lut_tf.tasks.build import compile_model
 from lut_tf.tasks.pretrain import pretrain
 from lut_tf.tasks.result import RunResult
 from lut_tf.training.guards import NonFiniteLoss

@@ -12,10 +12,13 @@ from lut_tf.analysis.curves import draw_curves
 from lut_tf.analysis.reconstruction import draw_reconstructions
 from lut_tf.config import Config
 from lut_tf.data.batches.pretraining import pretraining_dataset
+from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Source, open_sources
 from lut_tf.methods.base import MaskedImageModel
-from lut_tf.tasks.build import build_model, compile_model
+from lut_tf.methods.build import build_model
+from lut_tf.tasks.build import compile_model
+from lut_tf.tasks.initial import find_initial, load_initial
 from lut_tf.tasks.preflight import preflight
 from lut_tf.tasks.probes import Probes
 from lut_tf.tasks.result import RunResult, announcement, resolved
@@ -42,17 +45,21 @@ def pretrain(config: Config, listing: Listing | None = None) -> RunResult:
     """
     listing = preflight(config) if listing is None else listing
     files = RunFiles(Path(config.run_dir))
-    run = Run(config, files)
+    run = Run(config, files, digest_of(listing))
+    found = find_initial(config)
+    initial = None if found is None else load_initial(config, found)
     parts = open_sources(config.data, listing)
     plan = Plan(config.epochs, len(parts.train), config.optimizer.batch_size)
     probes = Probes(config, parts, files.probes)
     with run.directory([part for part in parts if part is not None]):
         model = run.build(lambda: _compiled(config, plan), plan)
         rows = probes.before(model.encoder) if run.host.chief else {}
+        with run.strategy.scope():
+            start = "" if initial is None else initial.give(model)
         complete = run.restore() >= plan.total_steps and files.encoder.exists() and files.weights.exists()
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
-            run.announce(facts, announcement(facts, config.run_dir, probes.why_none))
+            run.announce(facts, announcement(facts, config.run_dir, start, probes.why_none))
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
             run.train(batches)

@@ -24,10 +24,10 @@ from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
 from lut_tf.training import callbacks, guards
 from lut_tf.training.agreement import check_agreement
-from lut_tf.training.checkpoint import Checkpoints, newest
+from lut_tf.training.checkpoint import Checkpoints
 from lut_tf.training.interruption import StopRequest, holder, locked, stop_requests
 from lut_tf.training.plan import Plan, Stretch
-from lut_tf.training.run_directory import RunFiles
+from lut_tf.training.run_directory import IMAGES, RunFiles, newest, steps_in
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
 from lut_tf.writing import remove_unfinished, write_text
 
@@ -49,6 +49,7 @@ class Run:
     Args:
         config: validated; TensorFlow's devices are chosen by it.
         files: where the run writes what.
+        images: digest of the images that it reads (`lut_tf.data.reading.digest`); all hosts must read the same.
 
     Attributes:
         strategy: the devices and hosts.
@@ -59,8 +60,8 @@ class Run:
         ValueError: fewer devices exist than were asked for, or they cannot share the batch evenly.
     """
 
-    def __init__(self, config: RunConfig, files: RunFiles) -> None:
-        self.config, self.files = config, files
+    def __init__(self, config: RunConfig, files: RunFiles, images: str = "") -> None:
+        self.config, self.files, self._images = config, files, images
         self.strategy = build_strategy(config)
         config.check_replicas(self.strategy.num_replicas_in_sync)
         self.host = this_host(self.strategy)
@@ -90,8 +91,9 @@ class Run:
             if self.host.chief:
                 for folder in (self.files.root, self.files.pictures):
                     remove_unfinished(folder)
-                write_text(self.files.config, to_yaml(self.config))
             try:
+                if self.host.chief and not steps_in(self.files.checkpoints):
+                    self._write_config()
                 yield
             except (tf.errors.OpError, OSError) as error:
                 self._explain(error)
@@ -126,7 +128,12 @@ class Run:
         with self.strategy.scope():
             self.step = self.checkpoints.restore()
             check_agreement(self.strategy, self.model, self._shared_settings(), self.step)
+        if self.host.chief and self.step:  # only now is it known that the checkpoint is of these settings
+            self._write_config()
         return self.step
+
+    def _write_config(self) -> None:
+        write_text(self.files.config, to_yaml(self.config))
 
     def announce(self, facts: dict[str, Any], text: str) -> None:
         """Say in a few lines what runs, and keep it: people stop a wrong run early if they can see it.
@@ -135,7 +142,7 @@ class Run:
             facts: what the settings came to, for `resolved.json`.
             text: the same for people.
         """
-        write_text(self.files.resolved, json.dumps(facts, indent=2) + "\n")
+        write_text(self.files.resolved, json.dumps({**facts, IMAGES: self._images}, indent=2) + "\n")
         print(text)
         if self.step >= self.plan.total_steps:
             print("  this run is complete: nothing is left to train")
@@ -215,7 +222,8 @@ class Run:
         Building the model has waited for the chief, so the holder that is read here is the chief.
         """
         skips = bool(self.config.optimizer.max_bad_steps)
-        return f"{self.config.identity()}\nmax_bad_steps={skips}\nrun_dir held by {holder(self.files.root)}"
+        shared = f"{self.config.identity()}\nimages={self._images}\nmax_bad_steps={skips}"
+        return f"{shared}\nrun_dir held by {holder(self.files.root)}"
 
     def _explain(self, error: Exception) -> None:
         """Raise what a user can act upon, where an error has a cause that is known."""
