@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -218,6 +219,28 @@ def read_saved(files: RunFiles, tree: type[Tree], named: str, remedy: str) -> Tr
         raise ValueError(
             f"{named} holds a {files.config.name} that this version cannot read ({error}): {remedy}"
         ) from error
+
+
+def with_own_settings(words: list[str]) -> list[str]:
+    """Have a command that names a run's directory, and no file of settings, begin with the settings of that run.
+
+    Args:
+        words: of a command that takes the settings of a pre-training run.
+
+    Raises:
+        ValueError: the run's settings cannot be read.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config", "--run_dir"):
+        parser.add_argument(option, nargs="?")
+    given, _ = parser.parse_known_args(words)
+    if given.run_dir is None or "--config" in {word.split("=", 1)[0] for word in words}:
+        return words
+    files = RunFiles(Path(given.run_dir))
+    if not files.config.is_file():
+        return words
+    read_saved(files, Config, f"run_dir={given.run_dir!r}", _GO_ON)
+    return ["--config", str(files.config), *words]
 
 
 def same_place(one: Any, other: Any) -> bool:

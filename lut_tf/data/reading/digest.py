@@ -38,7 +38,7 @@ def _pieces(listed: Listed) -> Iterator[Any]:
     if isinstance(listed, RecordListing):
         index = listed.index
         yield _facts(listed.images, _relative(index.files))
-        yield from (memoryview(index.file), memoryview(index.start), memoryview(index.length))
+        yield from (array.tobytes() for array in (index.file, index.start, index.length))
         return
     parts = [(os.path.basename(file), skip, take) for file, skip, take in listed.parts]
     yield _facts(listed.name, parts, listed.image, listed.label, listed.classes)
@@ -51,7 +51,8 @@ def _facts(*facts: Any) -> bytes:
 def _names(files: Texts) -> Iterator[Any]:
     """Yield the files' names below their common folder, each with an end."""
     first, last = (os.fsencode(files[i]) for i in (0, -1))  # sorted: what these two share, all share
-    skip, start, names = _common([first, last]), 0, memoryview(files.blob)
+    blob: Any = files.blob
+    skip, start, names = _common([first, last]), 0, memoryview(blob)
     for end in files.ends.tolist():
         yield names[start + skip : end]
         yield b"\0"
@@ -65,4 +66,5 @@ def _relative(files: list[str]) -> list[str]:
 
 def _common(paths: Iterable[bytes]) -> int:
     """Return the length of what the paths share, up to a slash."""
-    return os.path.commonprefix(list(paths)).rfind(b"/") + 1
+    shared: Any = os.path.commonprefix(list(paths))
+    return shared.rfind(b"/") + 1
