@@ -12,7 +12,9 @@ from lut_tf.startup import import_tensorflow
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Give the parser both files, and what the weights alone do not tell."""
-    parser.add_argument("source", metavar="IN", help="weights to read: .pth, .pt, .bin, .safetensors or .keras")
+    parser.add_argument(
+        "source", metavar="IN", help="weights to read: .pth, .pt, .bin, .safetensors or .keras, or a run directory"
+    )
     parser.add_argument("target", metavar="OUT", help="file to write: .keras, .safetensors or .pth")
     parser.add_argument(
         "--layout", choices=("timm", "huggingface", "reference"), help="names in OUT, where it is no .keras file"
@@ -21,12 +23,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--image_size", type=int, nargs="+", help="input size of IN in pixels, one number or height and width"
     )
+    parser.add_argument("--step", type=int, help="the checkpoint of a run (default: its finished model, or the newest)")
 
 
 def run(parser: ArgumentParser, arguments: Namespace) -> None:
     """Convert, and print the file that was written."""
-    if not Path(arguments.source).is_file():
-        raise FileNotFoundError(f"IN={arguments.source} is not a file: give the path of a file of weights")
+    if not Path(arguments.source).exists():
+        raise FileNotFoundError(
+            f"IN={arguments.source} is not a file: give the path of a file of weights, or a run directory"
+        )
     import_tensorflow()
     from lut_tf.interop import convert
 
@@ -37,6 +42,7 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
         layout=arguments.layout,
         num_heads=arguments.num_heads,
         image_size=size[0] if size and len(size) == 1 else size,
+        step=arguments.step,
     )
     print(f"written: {written}")
 
@@ -45,5 +51,5 @@ VERB = Verb(
     "turn other people's weights into an encoder, and back",
     add_arguments,
     run,
-    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N]",
+    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N] [--step N]",
 )
