@@ -56,5 +56,11 @@ def draw_curves(metrics: Path, path: Path, baselines: dict[str, dict[str, float]
             )
         axes[1].set_ylabel("accuracy")
         axes[1].legend(fontsize=8)
+    if parts is LOSSES:
+        figure.supxlabel(
+            "context falls while the teacher says nearly the same of all images, "
+            "rises as it learns to tell them apart, and falls as the student follows",
+            fontsize=7.5,
+        )
     with replacing(path) as written:
         figure.savefig(written)

@@ -17,9 +17,16 @@ from lut_tf.writing import replacing
 HIDDEN = np.array([0.36, 0.42, 0.58])  # slate blue: photographs and digits have gray of their own
 
 
-def _shown(images: Any, preprocessing: Preprocessing) -> np.ndarray:
-    """Return normalised images as float (B, H, W, 3) in 0..1, for drawing."""
-    return np.clip(ops.convert_to_numpy(denormalise(images, preprocessing)) / 255.0, 0.0, 1.0)
+def _shown(images: Any, preprocessing: Preprocessing, gray: bool) -> np.ndarray:
+    """Return normalised images as float (B, H, W, 3) in 0..1, for drawing; of `gray` ones the mean of the colours."""
+    values = np.clip(ops.convert_to_numpy(denormalise(images, preprocessing)) / 255.0, 0.0, 1.0)
+    return np.broadcast_to(values.mean(axis=-1, keepdims=True), values.shape) if gray else values
+
+
+def _is_gray(images: Any, preprocessing: Preprocessing) -> bool:
+    """Tell whether the three colours of all images are the same, as those of handwritten digits are."""
+    values = ops.convert_to_numpy(denormalise(images, preprocessing))
+    return bool(np.ptp(values, axis=-1).max() < 0.5)
 
 
 def _hidden(images: np.ndarray, mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -32,7 +39,7 @@ def _hidden(images: np.ndarray, mask: np.ndarray, grid: tuple[int, int]) -> np.n
 
 
 def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: Path, title: str = "") -> None:
-    """Draw one row an image: view 1, what the student sees of it, the reconstruction, view 2 and what it sees of that.
+    """Draw one row an image: view 1, what the student sees of it, the reconstructions, view 2 and what it sees of that.
 
     Args:
         model: any masked-image model.
@@ -41,7 +48,9 @@ def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: P
         title: a line above the picture.
     """
     pictures = model.reconstruct(batch)
-    shown = partial(_shown, preprocessing=model.encoder.preprocessing)
+    how = model.encoder.preprocessing
+    gray = _is_gray(pictures["view1"], how)  # what a network paints of gray images is a little coloured, by chance
+    shown = partial(_shown, preprocessing=how, gray=gray)
     mask, grid = ops.convert_to_numpy(pictures["mask"]), model.encoder.grid
     view1 = shown(pictures["view1"])
     columns = [
@@ -49,14 +58,21 @@ def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: P
         ("visible to the student", _hidden(view1, mask, grid)),
         ("reconstruction", shown(pictures["reconstruction"])),
     ]
+    if "unaided" in pictures:
+        columns.append(("without its contrast", shown(pictures["unaided"])))
     if "view2" in pictures:
         view2 = shown(pictures["view2"])
         columns.append(("view 2", view2))
     if "mask2" in pictures:
         columns.append(("visible of view 2", _hidden(view2, ops.convert_to_numpy(pictures["mask2"]), grid)))
     legend = "slate blue: masked · reconstruction: predicted where masked, pasted with the visible patches of view 1"
-    if model.norm_pix_loss:
-        legend += "\n(each predicted patch has its target's own mean and contrast: the loss is normalised per patch)"
+    if "unaided" in pictures:
+        legend += (
+            "\nthe loss is normalised per patch: each predicted patch is given its target's own mean and contrast,"
+            "\nand, without its contrast, those of the visible patches, which is all that a network can know"
+        )
+    if gray:
+        legend += "\ngray images: the mean of the predicted colours is shown"
     _draw_grid(columns, path, title, legend)
 
 

@@ -191,6 +191,7 @@ class MaskedImageModel(TrainableModel):
         Returns:
             `view1`: (B, H, W, 3) normalised input; `reconstruction`: the same shape, visible patches pasted with the
             predicted ones (brought back to the target patch's mean and deviation where the loss is normalised);
+            there also `unaided`: with the mean over the visible patches of theirs, for no one knows the target's;
             `mask`: (B, L) float32, 1 where masked; `view2`, and `mask2` if the student sees it, likewise.
         """
         batch = self.prepare(batch)
@@ -199,16 +200,21 @@ class MaskedImageModel(TrainableModel):
         patches = patchify(batch["view1"], patch_size)
         ids = ops.concatenate([plan.visible, plan.masked], axis=1)
         predicted = gather_tokens(ops.cast(outputs["prediction"], "float32"), ops.argsort(ids, axis=1))
+        mask = plan_mask(plan)
+
+        def pasted(predicted: Any) -> Any:
+            chosen = ops.where(mask[..., None] > 0, predicted, patches)
+            return unpatchify(chosen, self.encoder.grid, patch_size)
+
+        pictures = {"view1": batch["view1"], "mask": mask}
         if self.norm_pix_loss:
             mean, deviation = patch_statistics(patches)
-            predicted = predicted * deviation + mean
-        mask = plan_mask(plan)
-        pasted = ops.where(mask[..., None] > 0, predicted, patches)
-        pictures = {
-            "view1": batch["view1"],
-            "reconstruction": unpatchify(pasted, self.encoder.grid, patch_size),
-            "mask": mask,
-        }
+            pictures["reconstruction"] = pasted(predicted * deviation + mean)
+            seen = patch_statistics(gather_tokens(patches, plan.visible))
+            mean, deviation = (ops.mean(statistic, axis=1, keepdims=True) for statistic in seen)
+            pictures["unaided"] = pasted(predicted * deviation + mean)
+        else:
+            pictures["reconstruction"] = pasted(predicted)
         if self.view_count == 2:
             pictures["view2"] = batch["view2"]
         if "student2" in outputs:

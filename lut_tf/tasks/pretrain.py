@@ -66,7 +66,7 @@ def pretrain(
         complete = run.restore() >= plan.total_steps and files.encoder.exists() and files.weights.exists()
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
-            run.announce(facts, announcement(facts, config.run_dir, start, probes.why_none))
+            run.announce(facts, announcement(facts, config.run_dir, start, probes.said))
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
             run.train(batches)
@@ -77,7 +77,7 @@ def pretrain(
             others=[_pictures(config, model, plan, parts.validation or parts.train, files), *callbacks],
         )
         if complete:  # what is there and whole is not written again
-            return RunResult(files, model, rows, probes.title)
+            return RunResult(files, model, rows, probes.title, probes.explanation)
         return _finish(model, probes, rows, files)
 
 
@@ -137,4 +137,4 @@ def _finish(
         model.save_weights(path)
     rows = probes.after(model.encoder, baselines)
     draw_curves(files.metrics, files.curves, {name: row for name, row in rows.items() if name != "trained encoder"})
-    return RunResult(files, model, rows, probes.title)
+    return RunResult(files, model, rows, probes.title, probes.explanation)

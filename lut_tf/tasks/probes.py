@@ -10,12 +10,14 @@ from pathlib import Path
 from lut_tf.config import Config
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate import probe
+from lut_tf.evaluate.few_shot import DRAWS
 from lut_tf.models.encoder import ViTEncoder
 
 Rows = dict[str, dict[str, float]]
-"""Accuracies `knn` and `linear` by what was measured."""
+"""Accuracies by what was measured and how; see `probe.measure`."""
 ROWS = {"raw pixels", "random encoder", "trained encoder"}
 PROBES = {"knn", "linear"}
+FEW_SHOT = {f"{shots}_shot" for shots in probe.SHOTS}  # not in a table that an earlier version began
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +63,38 @@ class Probes:
     @property
     def title(self) -> str:
         """The closing table's heading."""
-        part = "held-out" if self.parts.heldout else "evaluation"
-        asked = min(len(self.final), self.config.probe.queries) if self.final else 0
-        return f"accuracy on {asked} {part} images"
+        return f"accuracy on {self._asked(self.final)}"
+
+    @property
+    def said(self) -> str:
+        """What is measured on which images, or why nothing is; empty where nothing is wanted."""
+        if not self.possible:
+            return f"no probes: {self.why_none}"
+        lines = []
+        if self.every:
+            lines.append(f"probe_… every {self.every} epochs on {self._asked(self.parts.validation)}")
+        if self._wanted:
+            lines.append(f"the closing table on {self._asked(self.final)}")
+        return f"probes: {'; '.join(lines)}" if lines else ""
+
+    def _asked(self, queries: Source | None) -> str:
+        names = {"held-out": self.parts.heldout, "validation": self.parts.heldout and self.parts.validation}
+        part = next((name for name, images in names.items() if images is queries), "evaluation")
+        return f"{min(len(queries), self.config.probe.queries) if queries else 0} {part} images"
+
+    @property
+    def explanation(self) -> str:
+        """What the closing table's columns learn from."""
+        used = min(self.config.probe.images, len(self.parts.train))
+        return (
+            f"1 label, 5 labels: that many labelled images a class, nearest class mean, mean of {DRAWS} draws; "
+            f"k-NN, linear: {used} labelled images"
+        )
 
     def while_training(self, encoder: ViTEncoder) -> dict[str, float]:
         """Measure an encoder on the validation part."""
-        return self._encoder(encoder, self.parts.validation)
+        assert self.parts.validation is not None
+        return probe.encoder_probe(encoder, self.parts.train, self.parts.validation, self.config.probe)
 
     def before(self, encoder: ViTEncoder) -> Rows:
         """Measure the pixels of small images and the untrained encoder; figures that the run directory has stay."""
@@ -79,7 +106,7 @@ class Probes:
         size, wanted = self.config.encoder.image_size, self.config.probe
         pixels = probe.pixel_probe(size, self.parts.train, self.final, wanted)
         rows = {"raw pixels": pixels} if pixels else {}
-        rows["random encoder"] = self._encoder(encoder, self.final)
+        rows["random encoder"] = self._closing(encoder)
         probe.save(self.path, rows)
         return rows
 
@@ -89,9 +116,7 @@ class Probes:
             return None
         try:
             rows = json.loads(self.path.read_text(encoding="utf-8"))
-            good = rows.keys() <= ROWS and all(
-                row.keys() == PROBES and all(0 <= figure <= 1 for figure in row.values()) for row in rows.values()
-            )
+            good = rows.keys() <= ROWS and all(map(_is_row, rows.values()))
         except (ValueError, AttributeError, TypeError):
             good = False
         if not good or "random encoder" not in rows:
@@ -103,7 +128,7 @@ class Probes:
         """Add the trained encoder to `before`'s figures."""
         if not self._wanted:
             return rows
-        rows = {**rows, "trained encoder": self._encoder(encoder, self.final)}
+        rows = {**rows, "trained encoder": self._closing(encoder)}
         probe.save(self.path, rows)
         return rows
 
@@ -111,6 +136,10 @@ class Probes:
     def _wanted(self) -> bool:
         return self.possible and self.config.probe.before_and_after
 
-    def _encoder(self, encoder: ViTEncoder, queries: Source | None) -> dict[str, float]:
-        assert queries is not None
-        return probe.encoder_probe(encoder, self.parts.train, queries, self.config.probe)
+    def _closing(self, encoder: ViTEncoder) -> dict[str, float]:
+        assert self.final is not None
+        return probe.encoder_probe(encoder, self.parts.train, self.final, self.config.probe, few_shot=True)
+
+
+def _is_row(row: dict[str, float]) -> bool:
+    return PROBES <= row.keys() <= PROBES | FEW_SHOT and all(0 <= figure <= 1 for figure in row.values())

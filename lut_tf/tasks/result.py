@@ -20,9 +20,11 @@ class RunResult:
     Attributes:
         files: where everything was written.
         model: the trained method; `model.encoder` is what users keep.
-        probes: accuracies by row (`raw pixels`, `random encoder`, `trained encoder`) and probe (`knn`, `linear`);
-            empty where the data have no labels or no evaluation part.
+        probes: accuracies by row (`raw pixels`, `random encoder`, `trained encoder`) and probe (`knn`, `linear`, and
+            `1_shot` and `5_shot` where every class has so many labels); empty where the data have no labels or no
+            evaluation part.
         probed_on: what the probes were scored on, in words.
+        explanation: what they learned from, in words.
         worker: this process among those of a run on several hosts; 0, the chief, measures and writes.
     """
 
@@ -30,6 +32,7 @@ class RunResult:
     model: MaskedImageModel
     probes: dict[str, dict[str, float]] = field(default_factory=dict)
     probed_on: str = ""
+    explanation: str = ""
     worker: int = 0
 
     def summary(self) -> str:
@@ -44,7 +47,7 @@ class RunResult:
             "metrics": self.files.metrics,
             "TensorBoard": f"tensorboard --logdir {self.files.root}" if self.files.tensorboard.exists() else None,
         }
-        lines = [table(self.probes, self.probed_on), ""] if self.probes else []
+        lines = [table(self.probes, self.probed_on), self.explanation, ""] if self.probes else []
         return "\n".join(["", *lines, *(f"{name + ':':<17}{path}" for name, path in opens.items() if path)])
 
 
@@ -69,10 +72,9 @@ def resolved(config: Config, model: MaskedImageModel, plan: Plan, replicas: int)
     }
 
 
-def announcement(facts: dict[str, Any], run_dir: str, start: str = "", why_no_probes: str = "") -> str:
+def announcement(facts: dict[str, Any], run_dir: str, start: str = "", probes: str = "") -> str:
     """Return a few lines for people of what `resolved` found."""
-    first = f"\n  {start}" if start else ""
-    probes = f"\n  no probes: {why_no_probes}" if why_no_probes else ""
+    more = "".join(f"\n  {line}" for line in (start, probes) if line)
     return (
         f"{facts['method']} on {facts['images']} images of {facts['source']} -> {run_dir}\n"
         f"  encoder {facts['encoder_parameters'] / 1e6:.2f} M parameters, "
@@ -81,5 +83,5 @@ def announcement(facts: dict[str, Any], run_dir: str, start: str = "", why_no_pr
         f"  {facts['epochs']} epochs of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
         f"{facts['devices']} device(s) × {facts['micro_batches']} micro-batch(es) × "
         f"{facts['images_per_device_and_micro_batch']}; "
-        f"peak learning rate {facts['peak_learning_rate']:.3g}{first}{probes}"
+        f"peak learning rate {facts['peak_learning_rate']:.3g}{more}"
     )

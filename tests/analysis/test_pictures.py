@@ -38,11 +38,27 @@ def test_reconstructions_keep_the_visible_patches_and_paint_the_masked_ones() ->
             seen[np.asarray(outputs["plan2"].visible[b])] = 1
             np.testing.assert_array_equal(pictures["mask2"][b], 1 - seen)
             predicted = np.asarray(outputs["prediction"][b, len(visible) :])
+            assert ("unaided" in pictures) == norm_pix_loss
             if norm_pix_loss:
+                known = original[b][visible]
+                spread = np.sqrt(known.var(axis=1, ddof=1) + 1e-6).mean()
+                unaided = np.asarray(patchify(pictures["unaided"], 4))[b]
+                np.testing.assert_allclose(unaided[masked], predicted * spread + known.mean(), atol=1e-5)
+                np.testing.assert_array_equal(unaided[visible], known)
                 own = original[b][masked]
                 deviation = np.sqrt(own.var(axis=1, ddof=1, keepdims=True) + 1e-6)
                 predicted = predicted * deviation + own.mean(axis=1, keepdims=True)
             np.testing.assert_allclose(patches[b][masked], predicted, atol=1e-5)
+
+
+def test_gray_images_are_painted_gray(tmp_path: Path) -> None:
+    model, batch = model_and_batch(False)
+    gray = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 1), dtype=np.uint8).repeat(3, axis=3)
+    for images, expected in ((gray, True), (gray + np.array([0, 0, 3], np.uint8), False)):
+        draw_reconstructions(model, {"view1": images, "view2": gray, "noise": batch["noise"]}, tmp_path / "drawn.png")
+        colours = np.asarray(Image.open(tmp_path / "drawn.png").convert("RGB")).astype(int)
+        slate = np.abs(colours - np.round(255 * HIDDEN)).max(axis=-1) <= 60  # its edges are smoothed
+        assert (np.ptp(colours, axis=-1)[~slate].max() <= 1) == expected
 
 
 def test_pictures_are_files_of_a_sensible_size(tmp_path: Path) -> None:
@@ -51,7 +67,7 @@ def test_pictures_are_files_of_a_sensible_size(tmp_path: Path) -> None:
     draw_reconstructions(model, batch, drawn, "three images")
     colours = np.asarray(Image.open(drawn).convert("RGB"))
     slate = np.all(np.abs(colours - np.round(255 * HIDDEN)) <= 1, axis=-1).mean()
-    assert 0.05 < slate < 0.5  # two columns of five are half hidden
+    assert 0.05 < slate < 0.5  # two columns of six are half hidden
     lines = [{"epoch": i, "loss": 1 / i, "reconstruction": 0.5 / i} for i in range(1, 4)]
     lines[1]["probe_knn"] = 0.5
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")

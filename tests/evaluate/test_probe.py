@@ -72,6 +72,10 @@ def test_a_probe_asks_no_more_images_than_it_may() -> None:
 
 
 def test_the_table_names_rows_and_figures() -> None:
-    text = table({"raw pixels": {"knn": 0.5, "linear": 0.25}}, "accuracy on 4 images")
-    assert "accuracy on 4 images" in text
-    assert "0.500   0.250" in text
+    old, new = {"knn": 0.5, "linear": 0.25}, {"knn": 0.75, "linear": 1.0, "1_shot": 0.125, "5_shot": 0.375}
+    lines = table({"raw pixels": old, "trained encoder": new}, "accuracy on 4 images").splitlines()
+    assert lines[0].split() == ["accuracy", "on", "4", "images", "1", "label", "5", "labels", "k-NN", "linear"]
+    assert lines[1].split() == ["raw", "pixels", "–", "–", "0.500", "0.250"]  # of a run that an earlier version began
+    assert lines[2].split() == ["trained", "encoder", "0.125", "0.375", "0.750", "1.000"]
+    assert len({len(line) for line in lines}) == 1
+    assert "label" not in table({"raw pixels": old}, "accuracy")
