@@ -265,7 +265,7 @@ def test_nothing_that_is_learned_may_differ() -> None:
 
 def test_run_dir_with_an_unreadable_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("epochs: many\n")
-    with pytest.raises(ValueError, match=r"^run_dir=.*config\.yaml.*epochs.*give another --run_dir"):
+    with pytest.raises(ValueError, match=r"^run_dir=.*config\.yaml.*epochs.*or another --run_dir to begin anew$"):
         check_run_dir(of_digits(tmp_path))
 
 

@@ -110,6 +110,7 @@ def test_tensorboard_and_the_pictures_count_epochs_as_the_log_does(tmp_path: Pat
     pictures = Pictures(draw, tmp_path / "pictures", 1, 4, tmp_path / "board" / "pictures")
     log = MetricsLog(tmp_path / "metrics.jsonl", 0, PLAN, training)
     model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1))
     callbacks = keras.callbacks.CallbackList([training, log, board, pictures], model=model, steps=4, epochs=4)
     callbacks.on_train_begin()
     for epoch in (0, 1):

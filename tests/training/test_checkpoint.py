@@ -171,7 +171,10 @@ def test_names_that_are_no_steps_do_not_count(two: Checkpoints) -> None:
 def test_other_variables_are_refused_and_not_read_into_each_others_places(two: Checkpoints, model: LUT) -> None:
     """A manifest names paths and shapes; one without names, as the first version wrote, is read by its order."""
     rewritten(variables={"model_0000": ["encoder/positions", [17, 16]]})(two.path(7))
-    with pytest.raises(ValueError, match=r"step_00000007 was made by another version: .* give another --run_dir"):
+    with pytest.raises(
+        ValueError,
+        match=r"step_00000007 is of a run with other settings, or of another version .* or another --run_dir",
+    ):
         two.restore()
     rewritten(variables=None)(two.path(7))
     assert two.restore() == 7

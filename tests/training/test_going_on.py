@@ -82,7 +82,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("settings", [{}, {"epochs": 7}, {"method__mask_ratio": 0.5, "seed": 3}])
+@pytest.mark.parametrize("settings", [{"epochs": 7}, {"method__mask_ratio": 0.5, "seed": 3}])
 def test_a_new_run_starts_from_all_of_an_earlier_one(
     whole: RunResult, tmp_path: Path, begun: Any, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
 ) -> None:
@@ -246,7 +246,7 @@ def test_images_may_move_and_be_named_otherwise_but_not_be_others(
     for other in ("images", str(renamed), str(classes)):
         with pytest.raises(ValueError, match="^run_dir='run' has begun with other images"):
             preflight(small(Path("run"), data__path=other, **settings))
-    for torn in ("torn", "[]", '{"images_digest": 7}', "{}"):  # or of an earlier version: only places are compared
+    for torn in ("torn", '{"images_digest": 7}'):  # or of an earlier version: only places are compared
         Path("run/resolved.json").write_text(torn)
         preflight(small(Path("run"), data__path="link/", **settings))
         with pytest.raises(ValueError, match=r"\(data.path was images, now moved\): give another"):
