@@ -13,6 +13,7 @@ from lut_tf.export.onnx import check_onnx_target, to_onnx
 from lut_tf.export.report import Report
 from lut_tf.export.saved_model import check_saved_model_target, to_saved_model
 from lut_tf.export.verify import check_file, verify
+from lut_tf.paths import check_path, spelled_out
 from lut_tf.startup import import_tensorflow
 from lut_tf.training.run_directory import RunFiles
 
@@ -57,7 +58,7 @@ def export_encoder(
     """
     file = find_encoder(source)
     chosen = _chosen(formats)
-    folder = RunFiles(file.parent).exported if output is None else Path(output)
+    folder = RunFiles(file.parent).exported if output is None else Path(spelled_out(output))
     for kind in chosen:
         kind.check(folder / kind.name)
     encoder = load_encoder(file)
@@ -78,7 +79,8 @@ def verify_file(file: str | os.PathLike[str], source: str | os.PathLike[str]) ->
         FileNotFoundError: there is no such file, or no encoder at `source`.
         ValueError: the file is of no known format, or the source holds no encoder.
     """
-    check_file(Path(file))
+    file = Path(spelled_out(file))
+    check_file(file)
     return verify(file, load_encoder(find_encoder(source)))
 
 
@@ -98,7 +100,8 @@ def find_encoder(source: str | os.PathLike[str]) -> Path:
         FileNotFoundError: nothing is there, or a directory without `encoder.keras`.
         ValueError: the file is not Keras', or holds another model.
     """
-    given = Path(source)
+    given = Path(spelled_out(source))
+    check_path("source", given)
     path = RunFiles(given).encoder if given.is_dir() else given
     if not path.is_file():
         reason = f"holds no {path.name}" if given.is_dir() else "does not exist"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lut_tf.config import Config, validate
+from lut_tf.config import Config, check_tf_config, validate
 from lut_tf.training.run_directory import check_run_dir
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def preflight(config: Config) -> Listing:
             that outnumber the images.
     """
     validate(config)
+    if config.strategy == "multi_worker" and config.workers is None:
+        check_tf_config()
     check_run_dir(config)
     from lut_tf.data.reading.listing import list_data  # NumPy is not needed to say what a setting may be
 

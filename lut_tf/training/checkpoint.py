@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from lut_tf.errors import Stopped
+from lut_tf.paths import without_patterns
 from lut_tf.step import Trainable
 from lut_tf.writing import remove_unfinished, replacing
 
@@ -114,8 +115,9 @@ class Checkpoints:
                 damaged.append(self.path(step))
                 continue
             self._check_variables(manifest.get("variables"), step)
-            status = self._checkpoint.read(str(self.path(step) / "state"))
-            status.assert_existing_objects_matched().expect_partial()
+            with without_patterns(self.path(step)) as folder:
+                status = self._checkpoint.read(str(folder / "state"))
+                status.assert_existing_objects_matched().expect_partial()
             self._set_aside(damaged)
             return step
         if steps:
