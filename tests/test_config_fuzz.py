@@ -105,7 +105,8 @@ def check(number: int, capsys: pytest.CaptureFixture[str]) -> int:
     for line in err.splitlines():
         assert line.startswith("lut-tf: error: ") and len(line) < 2000 and line.isprintable(), (call, line)
         assert any(
-            word in line for word in ("give ", "did you mean", "takes ", "leave ", "choose ", "mend it", "--help")
+            word in line
+            for word in ("give ", "did you mean", "takes ", "leave ", "choose ", "mend it", "write them", "--help")
         ), line
     assert sorted(Path().iterdir()) == before, call
     return status
