@@ -47,6 +47,7 @@ MISTAKES = [
     ("stray", "argument 'stray'", "--name value"),
     ("--method 4", "method='4'", "--method.NAME value"),
     ("--epochs", "--epochs has no value", "give --epochs=VALUE"),
+    ("--epochs=--", "--epochs has no value", "give --epochs=VALUE"),
     ("--epochs x", "epochs=x", "give a whole number"),
     ("--devices two", "devices=two", "give a whole number or null"),
     ("--views.flip perhaps", "views.flip=perhaps", "give true or false"),

@@ -22,6 +22,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"lut-tf {verb}", usage=f"%(prog)s {words}".strip(), allow_abbrev=False, **options)
         self.words, self.more = words, f"lut-tf {verb} --help lists the settings"
 
+    def understood(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the arguments in `words`, and what is left over.
+
+        Raises:
+            ValueError: an option has no value, or one of a wrong type; the first of them.
+        """
+        for word in words:
+            if word.startswith("-") and word.endswith("=--"):  # argparse would drop the dashes and give a list
+                self.error(f"argument {word.partition('=')[0]}: expected one argument")
+        return self.parse_known_args(words)
+
     def error(self, message: str) -> NoReturn:
         """Raise a message of argparse.
 
@@ -42,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         """Yield a line for each option, and each word that belongs to none, that was not understood.
 
         Args:
-            words: what `parse_known_args` left over.
+            words: what `understood` left over.
             tree: of the settings that the verb takes, if it does.
         """
         names = (option.lstrip("-") for action in self._actions for option in action.option_strings)

@@ -85,7 +85,7 @@ def _run_verb(name: str, words: list[str]) -> None:
         epilog=f"example: lut-tf {verb.example}",
     )
     verb.add_arguments(parser)
-    arguments, left = parser.parse_known_args(words)
+    arguments, left = parser.understood(words)
     given = getattr(arguments, "given", None)
     mistakes = [*parser.unknown(left, given and given.tree), *(given.mistakes if given else [])]
     if mistakes:
