@@ -34,7 +34,8 @@ setup(
         "tensorboard>=2.21",  # curves and pictures while training
         "h5py>=3.12",  # Keras' files of weights from before a renaming
         "safetensors>=0.6",  # reading and writing other people's weights without PyTorch
-        "jsonargparse[signatures]>=4.53,<4.54",  # YAML and the command line into one tree; its messages are parsed
+        "pyyaml>=6",  # files of settings
+        "docstring_parser>=0.16",  # the settings' meanings, for --help
         "annotated-types>=0.7",  # the ranges of settings, as pydantic reads them
         "pydantic>=2.12",  # types and ranges of settings
         "filelock>=4.2",  # the lock that keeps two runs off one directory

@@ -19,19 +19,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write a file or folder to, and put it in the place of `path` once it is whole and on the disk.
 
     The path has the name of `path`, for libraries that look at the suffix, and lies in a new folder
-    `unfinished_<host>_<pid>_<random>` beside it. At every moment the old or the new one is there; only where a folder
-    replaces a folder does the old one step aside for an instant, because no folder can be renamed onto another (a kill
-    in that instant leaves both, whole, in the new folder). Parents of `path` are made.
+    `unfinished_<host>_<pid>_<random>` beside it; where `path` is a link, beside what it leads to, which is replaced. At
+    every moment the old or the new one is there; only where a folder replaces a folder does the old one step aside for
+    an instant, because no folder can be renamed onto another (a kill in that instant leaves both, whole, in the new
+    folder). Parents of `path` are made.
 
     Raises:
         OSError: it could not be written; the old one stays, and nothing is left beside it. The same after any other
             exception in the block.
     """
-    path = Path(path).absolute()
+    name = Path(path).name
+    path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{socket.gethostname()}_{os.getpid()}_", dir=path.parent))
     try:
-        written = workspace / path.name
+        written = workspace / name
         yield written
         for part in (*written.rglob("*"), written):
             _sync(part)

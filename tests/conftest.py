@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported, so it comes first
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's and SciPy's threads would wait for cores that others use
@@ -49,3 +52,19 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture
+def pretrained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """Put a recorder in the place of `pretrain`, and the working directory somewhere empty."""
+    runs: list[Any] = []
+    pretrain = ModuleType("lut_tf.tasks.pretrain")
+
+    def record(config: Any, listing: Any) -> SimpleNamespace:
+        runs.append(config)
+        return SimpleNamespace(summary=lambda: "a table")
+
+    pretrain.pretrain = record  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lut_tf.tasks.pretrain", pretrain)
+    monkeypatch.chdir(tmp_path)
+    return runs

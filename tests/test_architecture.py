@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lut_tf"
 # A package may import itself and the rows before its own, not its neighbours; those of the first row each other too.
 ROWS = [
-    ("config", "lazy", "errors", "startup", "writing"),
+    ("config", "lazy", "errors", "startup", "writing", "paths"),
     ("models",),
     ("step",),
     ("methods", "data"),
@@ -22,10 +22,19 @@ ROWS = [
 ]
 WITHOUT_TENSORFLOW = [
     "config", "cli", "models", "methods", "step/trainable.py", "step/means.py", "tasks/preflight.py",
-    "training/schedules.py", "training/run_directory.py", "writing.py",
+    "training/schedules.py", "training/run_directory.py", "writing.py", "paths.py",
 ]  # fmt: skip
 # What the answer to a mistake goes through: a module of these imports nothing heavy outside of a function.
-QUICK = ["config", "cli", "tasks/preflight.py", "training/run_directory.py", "writing.py", "errors.py", "startup.py"]
+QUICK = [
+    "config",
+    "cli",
+    "tasks/preflight.py",
+    "training/run_directory.py",
+    "writing.py",
+    "paths.py",
+    "errors.py",
+    "startup.py",
+]
 HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "onnx", "tf2onnx", "onnxruntime", "h5py"}
 
 

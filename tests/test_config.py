@@ -51,6 +51,7 @@ def test_defaults_pass() -> None:
     [
         Config(),
         several(run_dir="läufe/1", devices=2, views__scale=(0.25, 1.0), method__head__norm=None),
+        *(several(data__path=text) for text in ("017", "1e3", "1:30", "yes", "~", "null", "0x1", ".5", "a b", "é#: ")),
         several(encoder__preset=None, optimizer__base_learning_rate=1e-7, data__path="a: b", strategy="single"),
     ],
 )

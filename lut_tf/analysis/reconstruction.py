@@ -85,7 +85,7 @@ def _draw_grid(columns: list[tuple[str, np.ndarray]], path: Path, title: str, le
         for row, image in enumerate(images):
             axes[row, column].imshow(image, interpolation="nearest")
             axes[row, column].set_axis_off()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     figure.supxlabel(legend, fontsize=7.5)
     with replacing(path) as written:
         figure.savefig(written)

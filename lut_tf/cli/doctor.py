@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 
 from lut_tf.cli.verb import Verb
 from lut_tf.errors import Stopped
@@ -13,7 +13,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """It takes no options."""
 
 
-def run(parser: ArgumentParser, arguments: Namespace) -> None:
+def run(arguments: Namespace) -> None:
     """Print the report and the verdict."""
     import_tensorflow()
     from lut_tf.tasks.doctor import check_replicas, report
@@ -25,4 +25,4 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
         raise Stopped("this machine's devices do not compute alike: send the lines above with your report")
 
 
-VERB = Verb("say what a bug report should, and check that all devices compute alike", add_arguments, run, "")
+VERB = Verb("say what a bug report should, and check that all devices compute alike", add_arguments, run, "", "doctor")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 
 from lut_tf.cli.verb import Verb
 
@@ -13,15 +13,25 @@ def add_arguments(parser: ArgumentParser) -> None:
         "source", metavar="RUN_DIR_OR_ENCODER", help="a run directory, or the .keras file of an encoder"
     )
     parser.add_argument(
-        "--to", default="saved_model,onnx", help="formats, with commas: saved_model, onnx (default: %(default)s)"
+        "--to",
+        metavar="FORMATS",
+        default="saved_model,onnx",
+        help="saved_model, onnx, or both as saved_model,onnx (default: %(default)s)",
     )
-    parser.add_argument("--output", help="directory of the files (default: export/ next to the encoder)")
     parser.add_argument(
-        "--step", type=int, help="the checkpoint of a run (default: its finished encoder, or the newest)"
+        "--output",
+        metavar="DIR",
+        help="folder for saved_model/ and encoder.onnx (default: export/ in the run directory, or next to the encoder)",
+    )
+    parser.add_argument(
+        "--step",
+        metavar="N",
+        type=int,
+        help="the checkpoint of a run (default: its finished encoder, or the newest)",
     )
 
 
-def run(parser: ArgumentParser, arguments: Namespace) -> None:
+def run(arguments: Namespace) -> None:
     """Export, and print how far each file is from the encoder."""
     from lut_tf.export import export_encoder, table
 
@@ -33,4 +43,5 @@ VERB = Verb(
     add_arguments,
     run,
     "RUN_DIR_OR_ENCODER [--to saved_model,onnx] [--output DIR] [--step N]",
+    "export runs/digits --to onnx --output served",
 )

@@ -1,48 +1,70 @@
-"""What the command line says of a mistake: one line with the setting, the value and the remedy."""
+"""What the command line says of a mistake in its own words: one line with the setting, the value and the remedy."""
 
 from __future__ import annotations
 
-import difflib
+import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
-
-from lut_tf.config import Config, describe, settings
-
-
-def options(parser: ArgumentParser) -> list[str]:
-    """Every option's name without its dashes, shorter ones (the top-level settings) first."""
-    names = (option.lstrip("-") for action in parser._actions for option in action.option_strings)
-    return sorted(names, key=lambda option: option.count("."))
+from lut_tf.config.reading import unknown_option
 
 
-def explain(message: str, parser: ArgumentParser, verb: str, usage: str) -> str:
-    """Turn jsonargparse's message into one line that names the setting, the value and the remedy."""
-    more = f"lut-tf {verb} --help lists the settings"
-    if found := re.match(r"unrecognized arguments: (\S+)", message):
-        if not found[1].startswith("-"):
-            remedy = "give --name value" if usage.startswith("[") else f"lut-tf {verb} takes {usage}"
-            return f"argument {found[1]!r} stands alone: {remedy}; {more}"
-        name = found[1].lstrip("-").split("=")[0]
-        return f"unknown setting --{name}{nearest(name, options(parser), '--')}; {more}"
-    if found := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'(?: is not accepted)?$", message):
-        name = ".".join(filter(None, found.groups()))
-        return f"unknown setting {name}{nearest(name, options(parser))}; {more}"
-    if found := re.match(r'Parser key "(.+?)":.*(?:Got|Given) value: (.*)', message, re.DOTALL):
-        hint = settings(getattr(parser.formatter_class, "tree", Config)).get(found[1])
-        remedy = "another value" if hint is None else describe(hint, ranges=False)
-        return f"{found[1]}={found[2].strip()} is of the wrong type: give {remedy}"
-    if found := re.match(r'Parser key "(.+?)":\s+Unable to load config (.*)', message):
-        return f"{found[1]}={found[2].strip()} is no group of settings: give --{found[1]}.NAME value; {more}"
-    return f"{' '.join(message.split())}; {more}"
+class Parser(argparse.ArgumentParser):
+    """Raises its messages, in our words, instead of writing them and ending the process.
 
+    Args:
+        verb: of `lut-tf`.
+        words: a line on its use.
+    """
 
-def nearest(name: str, known: Iterable[str], dashes: str = "") -> str:
-    """Return `, did you mean X?` for the known name that is most like `name`, or nothing."""
-    candidates = list(known)
-    name = name.replace("-", "_")
-    leaf = name.rsplit(".", 1)[-1]
-    same_leaf = [candidate for candidate in candidates if candidate.rsplit(".", 1)[-1] == leaf]
-    close = difflib.get_close_matches(name, same_leaf or candidates, n=1, cutoff=0 if same_leaf else 0.6)
-    return f", did you mean {dashes}{close[0]}?" if close else ""
+    def __init__(self, verb: str, words: str, **options: Any) -> None:
+        super().__init__(prog=f"lut-tf {verb}", usage=f"%(prog)s {words}".strip(), allow_abbrev=False, **options)
+        self.words, self.more = words, f"lut-tf {verb} --help lists the settings"
+
+    def understood(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the arguments in `words`, and what is left over.
+
+        Raises:
+            ValueError: an option has no value, or one of a wrong type; the first of them.
+        """
+        for word in words:
+            if word.startswith("-") and word.endswith("=--"):  # argparse would drop the dashes and give a list
+                self.error(f"argument {word.partition('=')[0]}: expected one argument")
+        return self.parse_known_args(words)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a message of argparse.
+
+        Raises:
+            ValueError: always.
+        """
+        if found := re.match(r"argument (\S+?): expected .*", message):
+            raise ValueError(f"{found[1]} has no value: give {found[1]}=VALUE; {self.more}")
+        if found := re.match(r"argument (\S+?): invalid int value: '(.*)'", message):
+            raise ValueError(f"{found[1]}={found[2]} is of the wrong type: give a whole number")
+        if found := re.match(r"argument (\S+?): invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            raise ValueError(f"{found[1]}={found[2]} is not known: give one of {found[3].replace(chr(39), '')}")
+        if found := re.match(r"the following arguments are required: (.*)", message):
+            raise ValueError(f"{found[1]} is missing: {self.prog} takes {self.words}")
+        raise ValueError(f"{message}; {self.more}")
+
+    def unknown(self, words: list[str], tree: Any = None) -> Iterator[str]:
+        """Yield a line for each option, and each word that belongs to none, that was not understood.
+
+        Args:
+            words: what `understood` left over.
+            tree: of the settings that the verb takes, if it does.
+        """
+        names = (option.lstrip("-") for action in self._actions for option in action.option_strings)
+        options = sorted(names, key=lambda option: option.count("."))  # the top-level settings first
+        left = list(words)
+        while left:
+            word = left.pop(0)
+            if not word.startswith("-"):
+                remedy = "give --name value" if tree is not None else f"{self.prog} takes {self.words}"
+                yield f"argument {word!r} stands alone: {remedy}; {self.more}"
+                continue
+            name, equals, value = word.lstrip("-").partition("=")
+            given = value if equals else left.pop(0) if left and not left[0].startswith("-") else None
+            yield f"{unknown_option(name, given, tree, options)}; {self.more}"

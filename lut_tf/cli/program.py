@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import sys
 import traceback
-from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from lut_tf import __version__
 from lut_tf.cli import convert, doctor, export, prepare, show_views, train, verify
-from lut_tf.cli.messages import explain, nearest
-from lut_tf.errors import Stopped
+from lut_tf.cli.messages import Parser
+from lut_tf.config.suggestions import nearest
+from lut_tf.errors import Mistakes, Stopped
 from lut_tf.startup import quieten_tensorflow
 
 WRONG_USE, INTERRUPTED = 2, 130
+LONGEST_WORD = 300
 PACKAGE = Path(__file__).parents[1]
 VERBS = {
     "train": train.VERB,
@@ -34,8 +34,9 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `lut-tf` on `argv` (the process' arguments by default) and return the exit status.
 
-    The status is 0; 2 after a mistake of the user's; 130 or 143 after SIGINT or SIGTERM (a training run has saved
-    itself then); 1 after another end, such as a loss that is no number. One line on stderr says which.
+    The status is 0; 2 after mistakes of the user's; 130 or 143 after SIGINT or SIGTERM (a training run has saved
+    itself then); 1 after another end, such as a loss that is no number. One line on stderr says which, after
+    mistakes one for each.
     """
     quieten_tensorflow()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
             return 0 if words else WRONG_USE
+        if words[0] == "--version":
+            print(f"lut-tf {__version__}")
+            return 0
         _run_verb(words[0], words[1:])
     except KeyboardInterrupt:
         print("\nlut-tf: interrupted", file=sys.stderr)
@@ -53,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not _is_users(error):
             raise
-        print(f"lut-tf: error: {_one_line(error)}", file=sys.stderr)
+        for line in error.lines if isinstance(error, Mistakes) else [error]:
+            print(f"lut-tf: error: {_one_line(line)}", file=sys.stderr)
         return WRONG_USE
     return 0
 
@@ -65,26 +70,27 @@ def console() -> None:
 
 def _overview() -> str:
     lines = [f"  {name:<12}{verb.summary}" for name, verb in VERBS.items()]
-    return "\n".join(["usage: lut-tf VERB [options]", "", *lines, "", "lut-tf VERB --help lists a verb's options"])
+    usage = "usage: lut-tf VERB [options] | --version"
+    return "\n".join([usage, "", *lines, "", "lut-tf VERB --help lists a verb's options"])
 
 
 def _run_verb(name: str, words: list[str]) -> None:
     if name not in VERBS:
         raise ValueError(f"unknown verb {name!r}{nearest(name, VERBS)}: give one of {', '.join(VERBS)}")
     verb = VERBS[name]
-    parser = ArgumentParser(
-        prog=f"lut-tf {name}",
-        usage=f"%(prog)s {verb.usage}",
+    parser = Parser(
+        name,
+        verb.usage,
         description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
-        exit_on_error=False,
-        allow_abbrev=False,
+        epilog=f"example: lut-tf {verb.example}",
     )
     verb.add_arguments(parser)
-    try:
-        arguments = parser.parse_args(verb.complete(words))
-    except ArgumentError as error:
-        raise ValueError(explain(str(error), parser, name, verb.usage)) from error
-    verb.run(parser, arguments)
+    arguments, left = parser.understood(verb.complete(words))
+    given = getattr(arguments, "given", None)
+    mistakes = [*parser.unknown(left, given and given.tree), *(given.mistakes if given else [])]
+    if mistakes:
+        raise Mistakes(mistakes)
+    verb.run(arguments)
 
 
 def _is_users(error: Exception) -> bool:
@@ -99,5 +105,7 @@ def _is_users(error: Exception) -> bool:
     return Path(frames[-1].filename).is_relative_to(PACKAGE)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: object) -> str:
+    """Return a message as one line that a terminal shows as it is; a word longer than a terminal's lines is cut."""
+    words = "".join(c if c.isprintable() or c.isspace() else repr(c)[1:-1] for c in str(error)).split()
+    return " ".join(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}…" for word in words)

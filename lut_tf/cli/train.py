@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 
 from lut_tf.cli.verb import Verb
 from lut_tf.config import add_config_arguments, config_from
@@ -15,11 +15,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_config_arguments(parser)
 
 
-def run(parser: ArgumentParser, arguments: Namespace) -> None:
+def run(arguments: Namespace) -> None:
     """Pre-train, and print what came of it."""
     from lut_tf.tasks.preflight import preflight
 
-    config = config_from(parser, arguments)
+    config = config_from(arguments)
     listing = preflight(config)
     import_tensorflow()
     from lut_tf.tasks.pretrain import pretrain
@@ -27,4 +27,11 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
     print(pretrain(config, listing).summary())
 
 
-VERB = Verb("pre-train an encoder", add_arguments, run, complete=with_own_settings)
+VERB = Verb(
+    "pre-train an encoder; started again on its run_dir, a run goes on",
+    add_arguments,
+    run,
+    "[--config FILE] [--setting value] ...",
+    "train --config configs/digits.yaml --run_dir runs/mine --epochs 100",
+    complete=with_own_settings,
+)

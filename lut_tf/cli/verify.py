@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 
 from lut_tf.cli.verb import Verb
 
@@ -16,11 +16,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def run(parser: ArgumentParser, arguments: Namespace) -> None:
+def run(arguments: Namespace) -> None:
     """Compare, and print how far the file is from the encoder."""
     from lut_tf.export import verify_file
 
     print(verify_file(arguments.file, arguments.source, arguments.step))
 
 
-VERB = Verb("compare an exported file with the encoder it came from", add_arguments, run, "FILE ENCODER [--step N]")
+VERB = Verb(
+    "compare an exported file with the encoder it came from",
+    add_arguments,
+    run,
+    "FILE ENCODER [--step N]",
+    "verify served/encoder.onnx runs/digits",
+)

@@ -11,7 +11,14 @@ from lut_tf.config.data import DataConfig, FinetuneViews, ViewsConfig
 from lut_tf.config.methods import HeadConfig, MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.pretraining import Config
-from lut_tf.config.run import COMPARED_BY_IMAGES, MAY_DIFFER, RunConfig, check_batch_size, may_differ
+from lut_tf.config.run import (
+    COMPARED_BY_IMAGES,
+    MAY_DIFFER,
+    RunConfig,
+    check_batch_size,
+    check_tf_config,
+    may_differ,
+)
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
 from lut_tf.config.tree import build_group, changed, differences, get_setting, hints_of, validate
 from lut_tf.config.types import Count, Fraction, Seed, check_value, describe, show
@@ -23,8 +30,9 @@ __all__ = [
     "COMPARED_BY_IMAGES", "MAY_DIFFER", "CheckpointConfig", "ComputeConfig", "Config", "Count", "DataConfig",
     "DecoderConfig",
     "EncoderConfig", "FinetuneViews", "Fraction", "HeadConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig",
-    "ProbeConfig", "RunConfig", "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_value",
+    "ProbeConfig", "RunConfig", "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_tf_config",
+    "check_value",
     "describe", "differences", "get_setting", "hints_of", "may_differ", "show", "validate", *_READING,
 ]  # fmt: skip
-# jsonargparse takes a third of a second to import, which the methods need not wait for.
+# PyYAML takes its time to import, which the methods need not wait for.
 __getattr__, __dir__ = lazy_names(__name__, dict.fromkeys(_READING, "lut_tf.config.reading"))

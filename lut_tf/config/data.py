@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from lut_tf.config.networks import sides
-from lut_tf.config.tree import joined, option
+from lut_tf.config.tree import joined, option, spell_paths_out
 from lut_tf.config.types import Count, Decay, Fraction, NotNegative, NotNegativeInt, PositiveFraction, Range, show
+from lut_tf.errors import told_together
+from lut_tf.paths import check_path
 
 HalfCircle = Annotated[float, Range(0.0, 0.5)]
 MAX_BLUR = 4.0  # pixels; `lut_tf.models.colour` blurs by products with bands that this decides the width of
@@ -59,8 +62,18 @@ class DataConfig:
     damaged_share: Fraction = 0.05
     parallel_calls: Count | None = None
 
+    def __post_init__(self) -> None:
+        spell_paths_out(self, "path", "evaluation_path")
+
     def check(self, name: str) -> None:
-        """Refuse a source without what it reads, and settings that it does not read; see `validate`."""
+        """Refuse a source without what it reads, settings that it does not read, and no paths; see `validate`."""
+        paths = [part for part in ("path", "evaluation_path") if getattr(self, part) is not None]
+        told_together(
+            lambda: self._check_source(name),
+            *(partial(check_path, joined(name, part), getattr(self, part)) for part in paths),
+        )
+
+    def _check_source(self, name: str) -> None:
         need, kind = SOURCE_NEEDS.get(self.source, (None, ""))
         source = f"{joined(name, 'source')}={self.source}"
         if need and getattr(self, need) is None:
@@ -110,8 +123,10 @@ class ViewsConfig:
 
     def check(self, name: str) -> None:
         """Refuse ranges that start above their end; see `validate`."""
-        for setting in ("scale", "blur_radius"):
-            check_rising(getattr(self, setting), joined(name, setting))
+        told_together(
+            lambda: check_rising(self.scale, joined(name, "scale")),
+            lambda: check_rising(self.blur_radius, joined(name, "blur_radius")),
+        )
 
     def check_size(self, image_size: int | tuple[int, int], name: str = "") -> None:
         """Refuse a padding that an image of this size cannot reflect.

@@ -9,6 +9,7 @@ from lut_tf.config.methods import MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
+from lut_tf.errors import told_together
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,21 @@ class Config(RunConfig):
 
     def check(self, name: str) -> None:
         """Refuse groups that contradict each other; see `validate`."""
-        self.method.visible(self.encoder.patches, "method")
-        self.views.check_size(self.encoder.image_size, "views")
-        super().check(name)
+        told_together(
+            lambda: self.method.visible(self.encoder.patches, "method"),
+            lambda: self.views.check_size(self.encoder.image_size, "views"),
+            lambda: super(Config, self).check(name),
+            self._check_start,
+            self._check_single_images,
+        )
+
+    def _check_start(self) -> None:
         if self.init_from is not None and not self.init_from.strip():
             raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
-        if self.method.name == "lut" and self.optimizer.batch_size // self.optimizer.accumulate == 1:
-            self._check_single_images()
 
     def _check_single_images(self) -> None:
+        if self.method.name != "lut" or self.optimizer.batch_size // self.optimizer.accumulate != 1:
+            return
         named, remedy = (
             f"optimizer.batch_size={self.optimizer.batch_size}",
             "give two images or more to each micro-batch",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lut_tf.config.tree import get_setting, settings_of
+from lut_tf.config.tree import get_setting, settings_of, spell_paths_out
 from lut_tf.config.types import Count, NotNegativeInt, Seed, show
+from lut_tf.errors import told_together
+from lut_tf.paths import check_path
 
 if TYPE_CHECKING:
     from lut_tf.config.data import DataConfig
@@ -31,6 +37,9 @@ MAY_DIFFER = (
 
 COMPARED_BY_IMAGES = ("data.path", "data.evaluation_path")
 """Settings that say where images lie: a run goes on wherever the same ones do (see `training.run_directory`)."""
+
+
+HOST = re.compile(r"[^\s:/,]+:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5}")  # host:port, or [IPv6]:port
 
 
 @dataclass(frozen=True)
@@ -62,23 +71,37 @@ class RunConfig:
         @property
         def compute(self) -> ComputeConfig: ...  # noqa: D102
 
+    def __post_init__(self) -> None:
+        spell_paths_out(self, "run_dir")
+
     def check(self, name: str) -> None:
         """Refuse a run directory, a schedule, devices and hosts that contradict each other; see `validate`."""
+        told_together(self._check_run_dir, self._check_schedule, self._check_devices, self._check_hosts)
+
+    def _check_run_dir(self) -> None:
         if not self.run_dir.strip():
             raise ValueError("run_dir='' is empty: give --run_dir FOLDER")
+        if "://" in self.run_dir:
+            raise ValueError(
+                f"run_dir={self.run_dir!r} is not on this machine: give --run_dir a local or mounted folder"
+            )
+        check_path("run_dir", self.run_dir)
+
+    def _check_schedule(self) -> None:
         warmup = self.optimizer.warmup_epochs
         if warmup > self.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs={show(warmup)} is longer than the run of epochs={self.epochs}: "
                 f"give --optimizer.warmup_epochs {self.epochs} or less, or more --epochs"
             )
+
+    def _check_devices(self) -> None:
         if self.strategy == "single" and self.devices is not None and self.devices > 1:
             raise ValueError(
                 f"devices={self.devices} contradicts strategy=single: give --strategy mirrored, or leave devices out"
             )
         # Where `devices` is null the number is known once TensorFlow has started: the run asks again then.
         self.check_replicas(self.devices if self.devices is not None and self.strategy != "single" else 1)
-        self._check_hosts()
 
     def check_replicas(self, replicas: int) -> None:
         """Refuse a batch that cannot be shared out evenly over `replicas` devices and the micro-batches.
@@ -105,7 +128,10 @@ class RunConfig:
         check_batch_size(self.optimizer.batch_size, images)
 
     def _check_hosts(self) -> None:
-        several, reduction = self.strategy == "multi_worker", self.compute.all_reduce
+        told_together(self._check_workers, self._check_reduction)
+
+    def _check_workers(self) -> None:
+        several = self.strategy == "multi_worker"
         if not several and (self.workers is not None or self.worker_index is not None):
             raise ValueError(f"workers={self.workers!r} is for several hosts: give --strategy multi_worker too")
         if several and self.devices is not None:
@@ -114,12 +140,21 @@ class RunConfig:
                 "host"
             )
         if several and self.workers is not None:
-            count = len(self.workers.split(","))
+            hosts = self.workers.split(",")
+            if odd := [host for host in hosts if not HOST.fullmatch(host)]:
+                raise ValueError(
+                    f"workers={show(self.workers)} names {odd[0]!r}, which is not of the form host:port: "
+                    "give --workers host:port,host:port"
+                )
+            count = len(hosts)
             if self.worker_index is None or self.worker_index >= count:
                 raise ValueError(
                     f"worker_index={self.worker_index} is none of the {count} workers: "
                     f"give --worker_index 0 to {count - 1}, another to each"
                 )
+
+    def _check_reduction(self) -> None:
+        several, reduction = self.strategy == "multi_worker", self.compute.all_reduce
         if reduction not in (("auto", "nccl", "ring") if several else ("auto", "nccl", "hierarchical", "one_device")):
             raise ValueError(
                 f"compute.all_reduce={reduction} does not go with strategy={self.strategy}: "
@@ -143,6 +178,46 @@ def check_batch_size(batch_size: int, images: int) -> None:
             f"optimizer.batch_size={batch_size} is larger than the data set of {images} training images: "
             f"give --optimizer.batch_size {images} or less"
         )
+
+
+def check_tf_config() -> None:
+    """Refuse a variable `TF_CONFIG` that does not say which hosts a run of several has and which this one is.
+
+    Raises:
+        ValueError: it is not set, no JSON, or lacks the hosts (`cluster`) or this one's place (`task`).
+    """
+    text = os.environ.get("TF_CONFIG")
+    if text is None:
+        raise ValueError(
+            "strategy='multi_worker' does not know the hosts: give --workers host:port,host:port and --worker_index N "
+            "to each, or set TF_CONFIG"
+        )
+    try:
+        wrong = _wrong_with_hosts(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        wrong = f"is no JSON ({error})"
+    if wrong:
+        raise ValueError(
+            f"TF_CONFIG={show(text)} {wrong}: set it to "
+            '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}, '
+            "or give --workers and --worker_index"
+        )
+
+
+def _wrong_with_hosts(said: Any) -> str:
+    """Return what is wrong with the JSON of `TF_CONFIG`, or nothing."""
+    if not isinstance(said, Mapping):
+        return "is no object"
+    for part in ("cluster", "task"):
+        if not isinstance(said.get(part), Mapping):
+            return f"has no object {part}"
+    kind, index = said["task"].get("type"), said["task"].get("index")
+    hosts = said["cluster"].get(kind) if isinstance(kind, str) else None
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        return f"has no list of hosts for its task's type {kind!r}"
+    if type(index) is not int or not 0 <= index < len(hosts):
+        return f"has the task's index {index!r}, which is none of its {len(hosts)} hosts"
+    return ""
 
 
 def may_differ(name: str) -> bool:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
-from lut_tf.config.types import check_value, describe, show
+from lut_tf.config.types import check_value
+from lut_tf.errors import told_together
+from lut_tf.paths import spelled_out
 
 Group = TypeVar("Group")
 
@@ -54,16 +57,19 @@ def validate(group: Any, name: str = "") -> None:
         name: where it stands in its tree, for the messages.
 
     Raises:
-        ValueError: the first mistake found, in one line: setting, value, remedy.
+        ValueError: the mistakes found, each in one line: setting, value, remedy. Contradictions are looked for where
+            the values themselves are right.
     """
+    checks = []
     for part, hint in hints_of(type(group)).items():
         value, path = getattr(group, part), joined(name, part)
         if not is_dataclass(hint):
-            check_value(path, value, hint)
+            checks.append(partial(check_value, path, value, hint))
         elif isinstance(value, hint):  # type: ignore[arg-type]
-            validate(value, path)
+            checks.append(partial(validate, value, path))
         else:
-            raise ValueError(f"{path}={value!r} is of the wrong type: give a {hint.__name__}")  # type: ignore[union-attr]
+            checks.append(partial(_refuse_group, path, value, hint))
+    told_together(*checks)
     if hasattr(group, "check"):
         group.check(name)
 
@@ -101,18 +107,12 @@ def differences(old: Any, new: Any) -> list[str]:
     return [name for name, _ in settings_of(type(old)) if get_setting(old, name) != get_setting(new, name)]
 
 
-def check_layout(loaded: Any, tree: type, prefix: str = "") -> None:
-    """Refuse a group that is no mapping and a null where null means nothing: jsonargparse passes over both in silence.
+def spell_paths_out(group: Any, *names: str) -> None:
+    """Put the paths among a group's settings in full, so that the same place is the same setting; see `spelled_out`."""
+    for name in names:
+        if isinstance(getattr(group, name), str):
+            object.__setattr__(group, name, spelled_out(getattr(group, name)))
 
-    Raises:
-        ValueError: naming the setting, its value and what to give.
-    """
-    hints = hints_of(tree)
-    for key, value in loaded.items():
-        name, hint = joined(prefix, str(key)), hints.get(key)
-        if is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{name}={show(value)} is of the wrong type: give settings of {name}, or leave it out")
-            check_layout(value, hint, name)  # type: ignore[arg-type]
-        elif value is None and hint is not None and "null" not in describe(hint):
-            raise ValueError(f"{name}=null is of the wrong type: give {describe(hint, ranges=False)}, or leave it out")
+
+def _refuse_group(name: str, value: Any, kind: Any) -> None:
+    raise ValueError(f"{name}={value!r} is of the wrong type: give a {kind.__name__}")

@@ -14,6 +14,7 @@ from lut_tf.export.onnx import check_onnx_target, to_onnx
 from lut_tf.export.report import Report
 from lut_tf.export.saved_model import check_saved_model_target, to_saved_model
 from lut_tf.export.verify import check_file, verify
+from lut_tf.paths import check_path, spelled_out
 from lut_tf.startup import import_tensorflow
 from lut_tf.training.run_directory import RunFiles, Saved, find_saved
 
@@ -65,7 +66,7 @@ def export_encoder(
     found = find_encoder(source, step)
     chosen = _chosen(formats)
     beside = found.files if isinstance(found, Saved) else RunFiles(found.parent)
-    folder = beside.exported if output is None else Path(output)
+    folder = beside.exported if output is None else Path(spelled_out(output))
     for kind in chosen:
         kind.check(folder / kind.name)
     encoder = load_encoder(found)
@@ -87,7 +88,8 @@ def verify_file(file: str | os.PathLike[str], source: str | os.PathLike[str], st
         FileNotFoundError: there is no such file, or no encoder at `source`.
         ValueError: the file is of no known format, or the source holds no encoder.
     """
-    check_file(Path(file))
+    file = Path(spelled_out(file))
+    check_file(file)
     return verify(file, load_encoder(find_encoder(source, step)))
 
 
@@ -107,7 +109,8 @@ def find_encoder(source: str | os.PathLike[str], step: int | None = None) -> Pat
         FileNotFoundError: nothing is there, a directory with neither `encoder.keras` nor a checkpoint, or no such step.
         ValueError: the file is not Keras', or holds another model; or a step of a file.
     """
-    given = Path(source)
+    given = Path(spelled_out(source))
+    check_path("source", given)
     if step is not None and not given.is_dir():
         raise ValueError(f"step={step} is for a run directory, and source={given} is none: leave it out")
     path = RunFiles(given).encoder if given.is_dir() else given

@@ -66,9 +66,9 @@ def check_onnx_target(path: Path) -> None:
     """
     if path.suffix != ".onnx":
         raise ValueError(f"output={path} does not end in .onnx: give {path.name}.onnx")
+    check_writable(path)
     if path.is_dir():
         raise FileExistsError(f"output={path} is a directory: give a file's path, or remove it first")
-    check_writable(path)
 
 
 def _check_size(encoder: ViTEncoder) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lut_tf.paths import check_path, spelled_out
 from lut_tf.writing import nearest_existing
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """Return `path` with its parents spelled out, so that a sibling can be made even of `model` or `.`."""
-    return Path(os.path.abspath(path))
+    """Return `path` with home and parents spelled out, so that a sibling can be made even of `model` or `.`."""
+    return Path(os.path.abspath(spelled_out(path)))
 
 
 def check_writable(path: Path) -> None:
@@ -19,7 +20,9 @@ def check_writable(path: Path) -> None:
     Raises:
         NotADirectoryError: a parent of `path` is a file.
         PermissionError: no write permission.
+        ValueError: it is no path.
     """
+    check_path("output", path)
     existing = nearest_existing(absolute(path).parent)
     if not existing.is_dir():
         raise NotADirectoryError(f"output={path} cannot be written, {existing} is a file: give another output")

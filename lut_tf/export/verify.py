@@ -11,6 +11,7 @@ import numpy as np
 
 from lut_tf.export.report import ExportError, Report
 from lut_tf.export.signature import BATCH, INPUT, OUTPUTS, float32_copy, full_float32
+from lut_tf.paths import check_path, spelled_out, without_patterns
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
@@ -42,7 +43,7 @@ def verify(path: str | os.PathLike[str], encoder: ViTEncoder, images: np.ndarray
         FileNotFoundError: there is no such file.
         ValueError: `images` do not fit the encoder, or the file is of no known format.
     """
-    path = Path(path)
+    path = Path(spelled_out(path))
     check_file(path)
     images = (
         sample_images(encoder.image_size, encoder.preprocessing)
@@ -64,9 +65,10 @@ def check_file(path: Path) -> None:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: it is neither a SavedModel's directory nor an `.onnx` file.
+        ValueError: it is no path, or neither a SavedModel's directory nor an `.onnx` file.
     """
     remedy = "give an .onnx file or a SavedModel's directory"
+    check_path("file", path)
     if not path.exists():
         raise FileNotFoundError(f"file={path} does not exist: {remedy}")
     if path.is_dir() and not (path / "saved_model.pb").is_file():
@@ -171,7 +173,8 @@ def _open_onnx(path: Path) -> tuple[Callable[[np.ndarray], Outputs], Shapes, Sha
 def _open_saved_model(path: Path) -> tuple[Callable[[np.ndarray], Outputs], Shapes, Shapes]:
     import tensorflow as tf
 
-    model = tf.saved_model.load(str(path))
+    with without_patterns(path) as folder:
+        model = tf.saved_model.load(str(folder))
     function = model.signatures["serving_default"]
 
     def run(images: np.ndarray, _keep: Any = model) -> Outputs:  # the signature alone would let the weights go

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lut_tf.config import Config, validate
+from lut_tf.config import Config, check_tf_config, validate
 from lut_tf.tasks.initial import find_initial
 from lut_tf.training.run_directory import check_run_dir, check_same_images
 
@@ -24,6 +24,8 @@ def preflight(config: Config) -> Listing:
             has begun with, weights that do not fit, or a batch or neighbours that outnumber the images.
     """
     validate(config)
+    if config.strategy == "multi_worker" and config.workers is None:
+        check_tf_config()
     check_run_dir(config)
     find_initial(config)
     from lut_tf.data.reading.digest import digest_of

@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from lut_tf.errors import Stopped
+from lut_tf.paths import without_patterns
 from lut_tf.step import Trainable
 from lut_tf.training.run_directory import newest, path_of, steps_in
 from lut_tf.writing import remove_unfinished, replacing
@@ -184,8 +185,9 @@ def _read(
         found, here = held.get(odd[0], "nothing"), wanted.get(odd[0], "nothing")
         raise _others(folder, f"{odd[0]} is {found} there and {here} here")
     try:
-        status = checkpoint.read(str(folder / "state"))
-        status.assert_existing_objects_matched().expect_partial()
+        with without_patterns(folder) as plain:
+            status = checkpoint.read(str(plain / "state"))
+            status.assert_existing_objects_matched().expect_partial()
     except (ValueError, AssertionError, tf.errors.OpError) as error:  # of the first version, whose names nobody knows
         raise _others(folder, str(error).splitlines()[0][:200]) from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from lut_tf.config import COMPARED_BY_IMAGES, Config, RunConfig, differences, from_yaml, get_setting, may_differ, show
+from lut_tf.paths import spelled_out
 from lut_tf.writing import nearest_existing
 
 CHECKPOINT = re.compile(r"step_([0-9]{8,})")
@@ -143,7 +144,7 @@ def find_saved(run_dir: str | os.PathLike[str], step: int | None = None, setting
         FileNotFoundError: there is no configuration, no such checkpoint, or no weights at all.
         ValueError: the configuration cannot be read.
     """
-    files, named = RunFiles(Path(run_dir).expanduser()), f"{setting}={str(run_dir)!r}"
+    files, named = RunFiles(Path(spelled_out(run_dir))), f"{setting}={str(run_dir)!r}"
     if not files.config.is_file():
         raise FileNotFoundError(f"{named} holds no {files.config.name}: give the directory of a run")
     config, steps = read_saved(files, Config, named, "give the directory of another run"), steps_in(files.checkpoints)
@@ -236,7 +237,7 @@ def with_own_settings(words: list[str]) -> list[str]:
     given, _ = parser.parse_known_args(words)
     if given.run_dir is None or "--config" in {word.split("=", 1)[0] for word in words}:
         return words
-    files = RunFiles(Path(given.run_dir))
+    files = RunFiles(Path(spelled_out(given.run_dir)))
     if not files.config.is_file():
         return words
     read_saved(files, Config, f"run_dir={given.run_dir!r}", _GO_ON)

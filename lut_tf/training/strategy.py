@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lut_tf.config import RunConfig
+from lut_tf.config import RunConfig, check_tf_config
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +98,8 @@ def _several_hosts(config: RunConfig) -> tf.distribute.Strategy:
         cluster = {"worker": config.workers.split(",")}
         task = {"type": "worker", "index": config.worker_index}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-    elif "TF_CONFIG" not in os.environ:
-        raise ValueError(
-            "strategy='multi_worker' does not know the hosts: give --workers host:port,host:port and --worker_index N "
-            "to each, or set TF_CONFIG"
-        )
+    else:
+        check_tf_config()
     kinds = {"auto": "AUTO", "nccl": "NCCL", "ring": "RING"}
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation[kinds[config.compute.all_reduce]]

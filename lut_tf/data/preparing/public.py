@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def prepare_public(name: str, to: str, output: str | None) -> str:
         config = tfds.download.DownloadConfig(manual_dir=str(folder / "downloads" / "manual"))
         builder.download_and_prepare(file_format=to, download_config=config)
     counts = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
-    where = "" if output is None else f" --data.path {output}"
+    where = "" if output is None else f" --data.path {shlex.quote(output)}"
     return (
         f"{name} is ready in {builder.data_dir} ({counts}): lut-tf train --data.source tfds --data.name {name}{where}"
     )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lut_tf.data.reading import cache
 from lut_tf.data.reading.cache import Arrays, Stamps
 from lut_tf.data.reading.remote import is_remote, remote_errors
+from lut_tf.paths import spelled_out
 
 LOGGER = logging.getLogger(__name__)
 HEADER, FOOTER = 12, 4
@@ -90,11 +91,19 @@ def record_files(pattern: str, setting: str = "data.path") -> list[str]:
         with remote_errors(pattern, setting) as tf:
             files = sorted(tf.io.gfile.glob(pattern))
     else:
-        files = sorted(os.path.abspath(file) for file in glob.glob(os.path.expanduser(pattern)) if os.path.isfile(file))
+        files = sorted(os.path.abspath(file) for file in _found(spelled_out(pattern)) if os.path.isfile(file))
     if not files:
         remedy = "give a pattern of TFRecord files, such as 'folder/train-*.tfrecord'"
         raise FileNotFoundError(f"{setting}: {pattern!r} finds no file: {remedy}")
     return files
+
+
+def _found(pattern: str) -> list[str]:
+    """Return what a pattern finds on this machine; of a file, or folder, that has that very name, the name is none."""
+    if os.path.isfile(pattern):
+        return [pattern]
+    folder, name = os.path.split(pattern)
+    return glob.glob(os.path.join(glob.escape(folder) if os.path.isdir(folder) else folder, name))
 
 
 def crc32c(values: NDArray[np.uint8]) -> NDArray[np.uint32]:
