@@ -12,21 +12,36 @@ from lut_tf.startup import import_tensorflow
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Give the parser both files, and what the weights alone do not tell."""
-    parser.add_argument("source", metavar="IN", help="weights to read: .pth, .pt, .bin, .safetensors or .keras")
-    parser.add_argument("target", metavar="OUT", help="file to write: .keras, .safetensors or .pth")
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="weights to read: .pth, .pt, .bin, .ckpt, .safetensors, .keras, or a folder of save_pretrained",
+    )
+    parser.add_argument(
+        "target", metavar="OUT", help="file to write: .keras, .safetensors or .pth; as huggingface also a new folder"
+    )
     parser.add_argument(
         "--layout", choices=("timm", "huggingface", "reference"), help="names in OUT, where it is no .keras file"
     )
     parser.add_argument("--num_heads", type=int, help="attention heads of IN, where 64 channels a head is wrong")
     parser.add_argument(
-        "--image_size", type=int, nargs="+", help="input size of IN in pixels, one number or height and width"
+        "--image_size",
+        type=int,
+        nargs="+",
+        help="input size of OUT in pixels, one number or height and width; positions of another number are resized",
+    )
+    parser.add_argument(
+        "--layer_norm_eps", type=float, help="what the norms of IN add to the variance, where it is not as usual"
     )
 
 
 def run(parser: ArgumentParser, arguments: Namespace) -> None:
     """Convert, and print the file that was written."""
-    if not Path(arguments.source).is_file():
-        raise FileNotFoundError(f"IN={arguments.source} is not a file: give the path of a file of weights")
+    source = Path(arguments.source)
+    if not source.is_file() and not (source / "config.json").is_file():
+        raise FileNotFoundError(
+            f"IN={source} is not a file: give the path of a file of weights, or of a folder of save_pretrained"
+        )
     import_tensorflow()
     from lut_tf.interop import convert
 
@@ -37,6 +52,7 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
         layout=arguments.layout,
         num_heads=arguments.num_heads,
         image_size=size[0] if size and len(size) == 1 else size,
+        layer_norm_eps=arguments.layer_norm_eps,
     )
     print(f"written: {written}")
 
@@ -45,5 +61,5 @@ VERB = Verb(
     "turn other people's weights into an encoder, and back",
     add_arguments,
     run,
-    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N]",
+    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N] [--layer_norm_eps X]",
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lut_tf.interop.encoders import LAYOUTS, load_encoder, save_encoder
+from lut_tf.interop.encoders import LAYOUTS, load_encoder, save_encoder, save_folder
 from lut_tf.interop.files import check_target
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.reference import save_reference
@@ -25,49 +25,71 @@ def convert(
     layout: str | None = None,
     num_heads: int | None = None,
     image_size: int | Sequence[int] | None = None,
+    layer_norm_eps: float | None = None,
 ) -> Path:
     """Read an encoder in one form and write it in another.
 
     Args:
-        source: .pth, .pt, .bin or .safetensors of timm, Hugging Face or a reference trainer (see `load_encoder`), or
-            .keras of an encoder or a whole `LUT` or `MAE` model.
-        target: ends in .keras, .safetensors or .pth; replaced if it exists.
+        source: .pth, .pt, .bin, .ckpt or .safetensors of timm, Hugging Face or a reference trainer, a folder of
+            `save_pretrained` (see `load_encoder`), or .keras of an encoder or a whole `LUT` or `MAE` model.
+        target: ends in .keras, .safetensors or .pth; replaced if it exists. As `huggingface` also a new folder, which
+            Hugging Face's `from_pretrained` reads.
         layout: `timm` (the default), `huggingface` or `reference`, of a .safetensors or .pth; a whole model goes out
             whole as `reference`, as its encoder otherwise.
         num_heads: see `load_encoder`; a .keras file knows it.
-        image_size: see `load_encoder`; a .keras file knows it.
+        image_size: see `load_encoder`; the encoder of a .keras file is resized to it.
+        layer_norm_eps: see `load_encoder`; a .keras file knows it.
 
     Returns:
         The path written.
 
     Raises:
+        FileExistsError: the target is a folder that exists.
         FileNotFoundError: the source or the target's folder does not exist.
         MissingExtraError: one of them is a .pth and PyTorch is not installed.
         ValueError: see `load_encoder`; or an ending, the layout or their combination is not known.
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"layout={layout!r} is not known: choose one of {', '.join(LAYOUTS)}")
-    path = check_target(target, TARGETS)
-    if layout is not None and path.suffix == ".keras":
-        raise ValueError(f"layout={layout!r} says nothing about {path}: leave it out, or write .safetensors or .pth")
+    path = _check_target(Path(target), layout)
     if Path(source).suffix == ".keras":
-        if num_heads is not None or image_size is not None:
-            raise ValueError(f"{source} knows its heads and image size: leave num_heads and image_size out")
+        for setting, value in {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps}.items():
+            if value is not None:
+                raise ValueError(f"{setting}={value}, but {source} knows its own: leave it out")
         network = _read_keras(Path(source))
+        network = network if image_size is None else _encoder_of(network).resized(image_size)
     else:
-        network = load_encoder(source, num_heads=num_heads, image_size=image_size)
+        network = load_encoder(source, num_heads=num_heads, image_size=image_size, layer_norm_eps=layer_norm_eps)
     _write(network, path, layout or "timm")
     return path
+
+
+def _check_target(path: Path, layout: str | None) -> Path:
+    if layout is not None and path.suffix == ".keras":
+        raise ValueError(f"layout={layout!r} says nothing about {path}: leave it out, or write .safetensors or .pth")
+    if layout != "huggingface" or path.suffix:
+        return check_target(path, TARGETS)
+    if path.exists():
+        raise FileExistsError(f"{path} exists: give the path of a new folder, or end it in .safetensors or .pth")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path.absolute().parent} is not a folder: make it first")
+    return path
+
+
+def _encoder_of(network: Any) -> ViTEncoder:
+    return network.encoder if isinstance(network, MaskedImageModel) else network
 
 
 def _write(network: Any, path: Path, layout: str) -> None:
     if isinstance(network, MaskedImageModel) and layout == "reference":
         save_reference(network, path)
         return
-    encoder = network.encoder if isinstance(network, MaskedImageModel) else network
+    encoder = _encoder_of(network)
     if path.suffix == ".keras":
         with replacing(path) as written:
             encoder.save(written)
+    elif not path.suffix:
+        save_folder(encoder, path)
     else:
         save_encoder(encoder, path, layout)
 
