@@ -17,6 +17,7 @@ from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut
 
 from lut_tf import LUT, ViTEncoder
 from lut_tf.config import HeadConfig
+from lut_tf.data import batches_for
 from lut_tf.models.preprocess import normalise
 from lut_tf.training.optimizer import adamw
 from lut_tf.training.schedules import warmup_cosine
@@ -69,7 +70,7 @@ def test_bytes_are_prepared_wherever_a_method_is_called() -> None:
     ("arguments", "sentence"),
     [
         ((np.zeros((4, 16, 16, 3), "uint8"),), r"the batch is no dict, and LUT takes a dict with noise, view1, view2"),
-        ((np.zeros((4, 16, 16, 3), "uint8"), np.zeros(4)), r"the batch is no dict.*pretraining_dataset"),
+        ((np.zeros((4, 16, 16, 3), "uint8"), np.zeros(4)), r"the batch is no dict.*batches_for"),
         (({"view1": np.zeros((4, 16, 16, 3), "uint8")},), r"a dict of view1, and LUT takes .* noise, view1, view2"),
     ],
     ids=["images", "images and labels", "no noise"],
@@ -106,6 +107,65 @@ def test_a_file_loads_in_a_new_process_that_imports_the_package(encoder: ViTEnco
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root}
     )
     assert ended.stdout.strip() == "ViTEncoder"
+
+
+def test_images_become_batches_in_one_line() -> None:
+    """`fit` learns from an array; each epoch shows other views, and the whole is `pretraining_dataset`'s."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    model = tiny_mae()
+    model.compile(keras.optimizers.SGD(0.1))
+    batches = batches_for(model, images, 8, epochs=2)
+    found = list(batches.as_numpy_iterator())
+    assert len(found) == 4 and found[0]["view1"].shape == (8, 16, 16, 3) and "view2" not in found[0]
+    assert not np.array_equal(found[0]["noise"], found[2]["noise"])
+    history = model.fit(batches, epochs=2, steps_per_epoch=2, verbose=0).history
+    assert len(history["loss"]) == 2 and np.isfinite(history["loss"]).all()
+
+
+def test_the_summary_has_names_and_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_lut().summary(expand_nested=False, line_length=110)
+    text = capsys.readouterr().out
+    assert "vi_t" not in text and "?" not in text
+    for shape in ("(None, 17, 16)", "(None, 16, 48)", "(None, 16)"):  # tokens, pixels of patches, pooled tokens
+        assert shape in text
+    tiny_encoder().summary(line_length=110)
+    text = capsys.readouterr().out
+    assert "?" not in text and "vi_t" not in text
+
+
+def test_a_preset_takes_a_name() -> None:
+    assert ViTEncoder.from_preset("vit_tiny_patch16", image_size=32, name="mine").name == "mine"
+    assert ViTEncoder.from_preset("vit_tiny_patch16", image_size=32).name == "encoder"
+
+
+@pytest.mark.parametrize("sizes", ["known", "unknown"])
+def test_a_smaller_last_batch_weighs_its_images_alike(sizes: str) -> None:
+    """Five images in two micro-batches: the update is that of the five at once; one image in two is refused."""
+    batch = tiny_batch(tiny_mae(), 5)
+
+    def step(accumulate: int, count: int) -> list[np.ndarray]:
+        keras.utils.set_random_seed(3)
+        model = tiny_mae()
+        model.compile(keras.optimizers.SGD(0.1), accumulate=accumulate, run_eagerly=sizes == "known")
+        part = {name: tf.constant(value[:count]) for name, value in batch.items()}
+        data = tf.data.Dataset.from_tensors(part)
+        if sizes == "unknown":
+            data = data.unbatch().batch(8)
+        logs = model.fit(data, verbose=0).history
+        return [*logs["loss"], *(variable.numpy() for variable in model.trainable_variables)]
+
+    for whole, parts in zip(step(1, 5), step(2, 5), strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=0, atol=2e-6)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="fewer images than its accumulate=2"):
+        step(2, 1)
+
+
+def test_a_picture_under_xla_compiles_nothing() -> None:
+    model = tiny_mae()
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=True)
+    batch = tiny_batch(model)
+    assert model.network(lambda: tf.executing_eagerly()) is True
+    np.testing.assert_allclose(model.reconstruct(batch)["reconstruction"].shape, batch["view1"].shape)
 
 
 def test_keras_export_needs_no_call_before_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ from keras import ops
 from matplotlib.figure import Figure
 
 from lut_tf.methods.base import MaskedImageModel
-from lut_tf.models.preprocess import denormalise
+from lut_tf.models.preprocess import Preprocessing, denormalise
 from lut_tf.writing import replacing
 
 HIDDEN = np.array([0.36, 0.42, 0.58])  # slate blue: photographs and digits have gray of their own
 
 
-def _shown(images: Any) -> np.ndarray:
+def _shown(images: Any, preprocessing: Preprocessing) -> np.ndarray:
     """Return normalised images as float (B, H, W, 3) in 0..1, for drawing."""
-    return np.clip(ops.convert_to_numpy(denormalise(images)) / 255.0, 0.0, 1.0)
+    return np.clip(ops.convert_to_numpy(denormalise(images, preprocessing)) / 255.0, 0.0, 1.0)
 
 
 def _hidden(images: np.ndarray, mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -40,15 +41,16 @@ def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: P
         title: a line above the picture.
     """
     pictures = model.reconstruct(batch)
+    shown = partial(_shown, preprocessing=model.encoder.preprocessing)
     mask, grid = ops.convert_to_numpy(pictures["mask"]), model.encoder.grid
-    view1 = _shown(pictures["view1"])
+    view1 = shown(pictures["view1"])
     columns = [
         ("view 1", view1),
         ("visible to the student", _hidden(view1, mask, grid)),
-        ("reconstruction", _shown(pictures["reconstruction"])),
+        ("reconstruction", shown(pictures["reconstruction"])),
     ]
     if "view2" in pictures:
-        view2 = _shown(pictures["view2"])
+        view2 = shown(pictures["view2"])
         columns.append(("view 2", view2))
     if "mask2" in pictures:
         columns.append(("visible of view 2", _hidden(view2, ops.convert_to_numpy(pictures["mask2"]), grid)))

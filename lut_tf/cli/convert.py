@@ -33,6 +33,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--layer_norm_eps", type=float, help="what the norms of IN add to the variance, where it is not as usual"
     )
+    parser.add_argument(
+        "--preprocessing",
+        choices=("imagenet", "half"),
+        help="mean and deviation that IN was trained with: ImageNet's, or 0.5 and 0.5 (default: a folder's, or as usual)",
+    )
 
 
 def run(parser: ArgumentParser, arguments: Namespace) -> None:
@@ -44,6 +49,7 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
         )
     import_tensorflow()
     from lut_tf.interop import convert
+    from lut_tf.interop.preprocessing import KNOWN
 
     size = arguments.image_size
     written = convert(
@@ -53,6 +59,8 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
         num_heads=arguments.num_heads,
         image_size=size[0] if size and len(size) == 1 else size,
         layer_norm_eps=arguments.layer_norm_eps,
+        preprocessing=KNOWN.get(arguments.preprocessing),
+        say=print,
     )
     print(f"written: {written}")
 
@@ -61,5 +69,5 @@ VERB = Verb(
     "turn other people's weights into an encoder, and back",
     add_arguments,
     run,
-    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N] [--layer_norm_eps X]",
+    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N] [--layer_norm_eps X] [--preprocessing imagenet|half]",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lut_tf.config.networks import sides
 from lut_tf.config.tree import joined, option
 from lut_tf.config.types import Count, Decay, Fraction, NotNegative, NotNegativeInt, PositiveFraction, Range, show
 
@@ -112,17 +113,17 @@ class ViewsConfig:
         for setting in ("scale", "blur_radius"):
             check_rising(getattr(self, setting), joined(name, setting))
 
-    def check_size(self, image_size: int, name: str = "") -> None:
+    def check_size(self, image_size: int | tuple[int, int], name: str = "") -> None:
         """Refuse a padding that an image of this size cannot reflect.
 
         Raises:
             ValueError: the padding is half the image or more.
         """
-        most = (image_size - 1) // 2
+        most = (min(sides(image_size)) - 1) // 2
         if self.crop == "simple" and self.padding > most:
             raise ValueError(
                 f"{joined(name, 'padding')}={self.padding} cannot be reflected in an image of "
-                f"encoder.image_size={image_size}: give {option(name, 'padding')} {most} or less"
+                f"encoder.image_size={show(image_size)}: give {option(name, 'padding')} {most} or less"
             )
 
 

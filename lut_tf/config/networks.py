@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lut_tf.config.presets import ENCODER_SIZES, EncoderSize, encoder_size, unknown_preset
 from lut_tf.config.tree import joined, option
-from lut_tf.config.types import Count, check_value
+from lut_tf.config.types import Count, check_value, show
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class EncoderConfig:
     Args:
         preset: a published size (`vit_tiny_patch16`, `vit_small_patch16`, `vit_medium_patch16`, `vit_base_patch16`,
             `vit_large_patch16`, `vit_huge_patch14`), or null when the four numbers below are given.
-        image_size: side of the square input in pixels, a multiple of the patch size.
+        image_size: side of the square input in pixels, or [height, width]; multiples of the patch size.
         patch_size: side of a patch in pixels; null takes the preset's.
         width: channels of a token, a multiple of 4 and of the heads; null takes the preset's.
         depth: number of transformer blocks; null takes the preset's.
@@ -25,7 +26,7 @@ class EncoderConfig:
     """
 
     preset: str | None = "vit_base_patch16"
-    image_size: Count = 224
+    image_size: Count | tuple[Count, Count] = 224
     patch_size: Count | None = None
     width: Count | None = None
     depth: Count | None = None
@@ -53,8 +54,8 @@ class EncoderConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches."""
-        side = self.image_size // self.size().patch_size
-        return side, side
+        patch_size, (height, width) = self.size().patch_size, sides(self.image_size)
+        return height // patch_size, width // patch_size
 
     @property
     def patches(self) -> int:
@@ -85,24 +86,38 @@ class DecoderConfig:
         check_tokens(name, self.width, self.heads)
 
 
-def check_encoder(size: EncoderSize, side: int, name: str = "") -> None:
+def sides(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of an input: of a square one its side twice.
+
+    Raises:
+        ValueError: it is neither a number nor two.
+    """
+    both = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not isinstance(both, Sequence) or len(both) != 2:
+        raise ValueError(f"image_size={show(image_size)} must be a whole number or (height, width)")
+    return int(both[0]), int(both[1])
+
+
+def check_encoder(size: EncoderSize, image_size: int | Sequence[int], name: str = "") -> None:
     """Refuse sizes of an encoder that do not fit together.
 
     Args:
         size: patch, width, depth and heads.
-        side: of the input, in pixels; of a rectangle each in turn.
+        image_size: side of the input, or height and width, in pixels.
         name: where the settings stand, for the message.
 
     Raises:
-        ValueError: one is below 1, or the width or the side does not fit.
+        ValueError: one is below 1, or the width or a side does not fit.
     """
-    for part, value in {**size._asdict(), "image_size": side}.items():
+    both = sides(image_size)
+    for part, value in [*size._asdict().items(), *(("image_size", side) for side in both)]:
         check_value(joined(name, part), value, Count)
     check_tokens(name, size.width, size.heads)
-    if side % size.patch_size:
-        nearest = max(1, round(side / size.patch_size)) * size.patch_size
+    if any(side % size.patch_size for side in both):
+        fitting = [max(1, round(side / size.patch_size)) * size.patch_size for side in both]
+        nearest = show(fitting[0] if isinstance(image_size, int) else fitting).replace(" ", "")
         raise ValueError(
-            f"{joined(name, 'image_size')}={side} is not a multiple of the patch size {size.patch_size}: "
+            f"{joined(name, 'image_size')}={show(image_size)} is not a multiple of the patch size {size.patch_size}: "
             f"give {option(name, 'image_size')} {nearest}, or another {option(name, 'patch_size')}"
         )
 

@@ -13,6 +13,7 @@ _NAMES = {
     "open_tfrecord": "lut_tf.data.reading.examples",
     "FinetuneViews": "lut_tf.config",
     "finetuning_dataset": "lut_tf.data.batches.finetuning",
+    "batches_for": "lut_tf.data.batches.pretraining",
     "evaluation_dataset": "lut_tf.data.batches.evaluation",
     "pretraining_dataset": "lut_tf.data.batches.pretraining",
 }

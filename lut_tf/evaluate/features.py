@@ -36,11 +36,12 @@ def encoder_features(encoder: ViTEncoder, pooling: str = "mean") -> Callable[[So
         encoder: in inference mode.
         pooling: `mean` of the patch tokens, or `cls`.
     """
+    how = encoder.preprocessing
     images = tf.TensorSpec((None, *encoder.image_size, 3), tf.uint8)
-    forward = tf.function(lambda x: encoder.features(normalise(x), pooling), input_signature=[images])
+    forward = tf.function(lambda x: encoder.features(normalise(x, how), pooling), input_signature=[images])
 
     def extract(source: Source, indices: np.ndarray) -> np.ndarray:
-        batches = evaluation_dataset(source, indices, encoder.image_size[0], BATCH)
+        batches = evaluation_dataset(source, indices, encoder.image_size, BATCH, how)
         return _filled((forward(images).numpy() for images, _ in batches), len(indices))
 
     return extract
@@ -57,8 +58,8 @@ def _filled(parts: Iterator[np.ndarray], rows: int) -> np.ndarray:
     return filled
 
 
-def raw_pixels(image_size: int) -> Callable[[Source, np.ndarray], np.ndarray]:
-    """Return a function from a source and (N,) indices to the images' own values, (N, size·size·3) float32 in 0..1."""
+def raw_pixels(image_size: int | tuple[int, int]) -> Callable[[Source, np.ndarray], np.ndarray]:
+    """Return a function from a source and (N,) indices to the images' own values, float32 (N, H·W·3) in 0..1."""
 
     def extract(source: Source, indices: np.ndarray) -> np.ndarray:
         batches = evaluation_dataset(source, indices, image_size, BATCH)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from lut_tf.config import ProbeConfig
+from lut_tf.config.networks import sides
 from lut_tf.data.reading.sources import Source
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
@@ -44,9 +46,11 @@ def encoder_probe(encoder: ViTEncoder, bank: Source, queries: Source, wanted: Pr
     return measure(encoder_features(encoder), bank, queries, wanted)
 
 
-def pixel_probe(image_size: int, bank: Source, queries: Source, wanted: ProbeConfig) -> dict[str, float] | None:
+def pixel_probe(
+    image_size: int | tuple[int, int], bank: Source, queries: Source, wanted: ProbeConfig
+) -> dict[str, float] | None:
     """Measure the pixels themselves, at the encoder's input size; None where they are too many (`RAW_PIXELS`)."""
-    if 3 * image_size**2 > RAW_PIXELS:
+    if 3 * math.prod(sides(image_size)) > RAW_PIXELS:
         return None
     return measure(raw_pixels(image_size), bank, queries, wanted)
 

@@ -60,15 +60,16 @@ def serving_function(encoder: ViTEncoder) -> tuple[Callable[[Any], dict[str, Any
 
 def description(encoder: ViTEncoder) -> dict[str, Any]:
     """Return what someone who has only the file must know; it travels inside the file."""
-    from lut_tf.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
-
+    how = encoder.preprocessing
     return {
         "producer": f"lut_tf {lut_tf.__version__}",
         "image_size": list(encoder.image_size),
         "patch_size": encoder.patch_size,
         "input": f"{INPUT}: RGB in [0, 1], minus mean, divided by std",
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
+        "mean": list(how.mean),
+        "std": list(how.std),
+        "interpolation": how.interpolation,
+        "resized_to": list(how.resized_to(encoder.image_size)),
     }
 
 

@@ -14,6 +14,7 @@ from lut_tf.export.signature import BATCH, INPUT, OUTPUTS, float32_copy, full_fl
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
+    from lut_tf.models.preprocess import Preprocessing
 
 TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 7)
@@ -43,7 +44,11 @@ def verify(path: str | os.PathLike[str], encoder: ViTEncoder, images: np.ndarray
     """
     path = Path(path)
     check_file(path)
-    images = sample_images(encoder.image_size) if images is None else _checked(images, encoder.image_size)
+    images = (
+        sample_images(encoder.image_size, encoder.preprocessing)
+        if images is None
+        else _checked(images, encoder.image_size)
+    )
     with full_float32():
         expected = _expected(encoder, images)
         shapes = {name: [BATCH, *value.shape[1:]] for name, value in expected.items()}
@@ -70,19 +75,20 @@ def check_file(path: Path) -> None:
         raise ValueError(f"file={path} does not end in .onnx: {remedy}")
 
 
-def sample_images(image_size: tuple[int, int]) -> np.ndarray:
+def sample_images(image_size: tuple[int, int], preprocessing: Preprocessing | None = None) -> np.ndarray:
     """Return seven crops, from wide to close, of the two photographs that scikit-learn ships.
 
     Args:
         image_size: (H, W) in pixels.
+        preprocessing: the encoder's; None: ImageNet's.
 
     Returns:
-        (7, H, W, 3) float32, normalised by ImageNet's mean and deviation.
+        (7, H, W, 3) float32, normalised.
     """
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    from lut_tf.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
+    from lut_tf.models.preprocess import IMAGENET
 
     height, width = image_size
     photographs = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
@@ -93,7 +99,8 @@ def sample_images(image_size: tuple[int, int]) -> np.ndarray:
         left, top = (photograph.width - scale * width) / 2, (photograph.height - scale * height) / 2
         box = (left, top, left + scale * width, top + scale * height)
         crops.append(np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC, box=box)))
-    return ((np.stack(crops) / 255.0 - IMAGENET_MEAN) / IMAGENET_STD).astype("float32")
+    how = preprocessing or IMAGENET
+    return ((np.stack(crops) / 255.0 - how.mean) / how.std).astype("float32")
 
 
 def _checked(images: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lut_tf.interop.encoders import LAYOUTS, load_encoder, save_encoder, save_folder
+from lut_tf.interop.encoders import LAYOUTS, read_encoder, save_encoder, save_folder
 from lut_tf.interop.files import check_target
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.reference import save_reference
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.encoder import ViTEncoder
+from lut_tf.models.preprocess import Preprocessing
 from lut_tf.writing import replacing
 
 TARGETS = (".keras", ".safetensors", ".pth")
@@ -26,6 +27,8 @@ def convert(
     num_heads: int | None = None,
     image_size: int | Sequence[int] | None = None,
     layer_norm_eps: float | None = None,
+    preprocessing: Preprocessing | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Read an encoder in one form and write it in another.
 
@@ -39,6 +42,8 @@ def convert(
         num_heads: see `load_encoder`; a .keras file knows it.
         image_size: see `load_encoder`; the encoder of a .keras file is resized to it.
         layer_norm_eps: see `load_encoder`; a .keras file knows it.
+        preprocessing: see `load_encoder`; a .keras file knows it.
+        say: called with a line on the preprocessing that was taken, where it did not stand in the file.
 
     Returns:
         The path written.
@@ -52,14 +57,16 @@ def convert(
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"layout={layout!r} is not known: choose one of {', '.join(LAYOUTS)}")
     path = _check_target(Path(target), layout)
+    settings = {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps, "preprocessing": preprocessing}
     if Path(source).suffix == ".keras":
-        for setting, value in {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps}.items():
+        for setting, value in settings.items():
             if value is not None:
-                raise ValueError(f"{setting}={value}, but {source} knows its own: leave it out")
+                raise ValueError(f"{setting} is given, but {source} knows its own: leave it out")
         network = _read_keras(Path(source))
         network = network if image_size is None else _encoder_of(network).resized(image_size)
     else:
-        network = load_encoder(source, num_heads=num_heads, image_size=image_size, layer_norm_eps=layer_norm_eps)
+        network, taken = read_encoder(source, image_size, **settings)
+        say(taken)
     _write(network, path, layout or "timm")
     return path
 

@@ -7,17 +7,20 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lut_tf.config.networks import sides
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
 from lut_tf.interop.folders import CONFIG, WEIGHT_FILES, write_json
+from lut_tf.interop.preprocessing import PREPROCESSOR, line, to_huggingface, usual
 from lut_tf.interop.names import ENCODER_LAYOUTS, bind, encoder_row
 from lut_tf.interop.shapes import detect_layout, infer_encoder, split_table
 from lut_tf.interop.tensors import assign, read, write
 from lut_tf.interop.told import Told
-from lut_tf.models.encoder import ViTEncoder, height_and_width
+from lut_tf.models.encoder import ViTEncoder
+from lut_tf.models.preprocess import Preprocessing
 from lut_tf.writing import replacing
 
 # What stands around an encoder and does not change its tokens: decoders, heads, classifiers.
@@ -41,6 +44,7 @@ def load_encoder(
     num_heads: int | None = None,
     image_size: int | Sequence[int] | None = None,
     layer_norm_eps: float | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
 ) -> ViTEncoder:
     """Load an encoder that timm, Hugging Face (`ViT*`, `ViTMAE*`, `Dinov2*`), LUT, MAE, MoCo v3, DINO or iBOT wrote.
 
@@ -61,6 +65,9 @@ def load_encoder(
             square otherwise); else they are resized to it as by `ViTEncoder.resized`.
         layer_norm_eps: what the norms add to the variance; None takes a folder's, else 1e-12 for Hugging Face's ViT and
             1e-6 for all others.
+        preprocessing: what the encoder was shown; None takes a folder's, else what is usual: ImageNet's mean and
+            deviation for trainers' files (weights in a group, a decoder, a sine-cosine table, LayerScale), 0.5 and 0.5
+            for timm's bare `vit_*` and Hugging Face's ViT.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,38 +75,60 @@ def load_encoder(
         ValueError: the file is damaged or refused, a setting must be given, or tensors are missing, misshapen, no finite
             floats or not known (such as a second class token, which this encoder does not have); the message lists them.
     """
+    settings = {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps, "preprocessing": preprocessing}
+    return read_encoder(source, image_size, **settings)[0]
+
+
+def read_encoder(
+    source: Source, image_size: int | Sequence[int] | None = None, **settings: Any
+) -> tuple[ViTEncoder, str]:
+    """Return what `load_encoder` does, and a line on the preprocessing that was taken and what says so."""
     what = describe(source)
     weights = read_weights(source)
     arrays = {name: x for name, x in respelled(weights.student, what).items() if not _AROUND.match(name)}
     layout = detect_layout(arrays, what)
-    told = asked(weights.told, num_heads=num_heads, layer_norm_eps=layer_norm_eps)
-    wanted = None if image_size is None else height_and_width(image_size)
-    encoder, arrays = make_encoder(arrays, layout, told, wanted, what)
-    assign(read(bind(ENCODER_LAYOUTS[layout], encoder), arrays, what))
-    return encoder if wanted in (None, encoder.image_size) else encoder.resized(wanted)
+    wanted = None if image_size is None else sides(image_size)
+    made = make_encoder(arrays, layout, asked(weights.told, **settings), wanted, what)
+    assign(read(bind(ENCODER_LAYOUTS[layout], made.encoder), made.arrays, what))
+    resized = made.encoder if wanted in (None, made.encoder.image_size) else made.encoder.resized(wanted)
+    return resized, made.taken
 
 
 def asked(told: Told, **settings: Any) -> Told:
     """Return `told` with the settings that are not None in the place of what it says."""
-    return told._replace(**{name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "preprocessing" in given:
+        given |= {"preprocessing": Preprocessing.of(given["preprocessing"]), "told_by": "as asked"}
+    return told._replace(**given)
+
+
+class Made(NamedTuple):
+    """An encoder, still fresh, the tensors as it has them, and a line on its preprocessing and what says so."""
+
+    encoder: ViTEncoder
+    arrays: Tensors
+    taken: str
 
 
 def make_encoder(
     arrays: Tensors, layout: str, told: Told, image_size: tuple[int, int] | None, what: str
-) -> tuple[ViTEncoder, Tensors]:
-    """Build the encoder that the tensors describe; return it, still fresh, and the tensors as it has them.
+) -> Made:
+    """Build the encoder that the tensors describe.
 
     Raises:
         ValueError: see `load_encoder`.
     """
-    encoder = ViTEncoder(**infer_encoder(arrays, layout, told, image_size, what))
+    settings = infer_encoder(arrays, layout, told, image_size, what)
+    own = settings["positions"] == "sincos" or settings["layer_scale"] or settings["register_tokens"] > 0
+    told_by = (told.preprocessing, told.told_by) if told.preprocessing else usual(layout, told.of_trainer, own)
+    encoder = ViTEncoder(**settings, preprocessing=told_by[0])
     rows = ENCODER_LAYOUTS[layout]
     table, registers = (encoder_row(rows, ours) for ours in ("positions", "register_tokens"))
     kept, of_registers = split_table(arrays[table], encoder.patches, encoder.has_class_token)
     settled = {**arrays, table: kept}
     if of_registers.size and arrays[registers].shape == of_registers.shape:  # timm may give them positions
         settled[registers] = arrays[registers].astype("float32") + of_registers
-    return encoder, settled
+    return Made(encoder, settled, line(*told_by))
 
 
 def respelled(arrays: Mapping[str, np.ndarray], what: str) -> Tensors:
@@ -199,7 +228,7 @@ def save_encoder(encoder: ViTEncoder, path: str | os.PathLike[str], layout: str 
 
 
 def save_folder(encoder: ViTEncoder, folder: str | os.PathLike[str]) -> None:
-    """Write an encoder as a new folder that Hugging Face's `from_pretrained` reads: weights and `config.json`.
+    """Write an encoder as a new folder that Hugging Face's `from_pretrained` reads: weights and settings.
 
     Args:
         encoder: any with a class token; written in float32.
@@ -212,6 +241,7 @@ def save_folder(encoder: ViTEncoder, folder: str | os.PathLike[str]) -> None:
     with replacing(Path(folder)) as written:
         written.mkdir()
         write_json(written / CONFIG, _huggingface_config(encoder))
+        write_json(written / PREPROCESSOR, to_huggingface(encoder.preprocessing, encoder.image_size))
         write_weights(written / WEIGHT_FILES[0], tensors)
 
 

@@ -79,9 +79,8 @@ def read_weights(source: Source) -> Weights:
     student, teacher = groups[False], groups[True]
     if not student and not teacher:
         raise ValueError(f"{what} holds no tensors by name")
-    told = told._replace(
-        of_trainer=any(isinstance(content.get(key), Mapping) for key in (*STUDENT_KEYS, *TEACHER_KEYS))
-    )
+    grouped = any(isinstance(content.get(key), Mapping) for key in (*STUDENT_KEYS, *TEACHER_KEYS))
+    told = told._replace(of_trainer=grouped or any(name.startswith("decoder") for name in student))
     return Weights(student, teacher or None, told) if student else Weights(teacher, None, told)
 
 
@@ -92,7 +91,8 @@ def _tensors(content: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
     for key, group in groups.items():
         for name, value in group.items():
             if hasattr(value, "shape"):
-                yield key in TEACHER_KEYS, str(name), value
+                text = str(name)
+                yield key in TEACHER_KEYS, text if text.isprintable() else ascii(text), value
 
 
 def _array(value: Any, what: str) -> np.ndarray:

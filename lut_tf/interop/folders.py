@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lut_tf.interop.preprocessing import PREPROCESSOR, of_huggingface, of_timm
 from lut_tf.interop.told import Told
+from lut_tf.models.preprocess import Preprocessing
 
 CONFIG = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -81,13 +83,25 @@ def _told(folder: Path, config: Mapping[str, Any]) -> Told:
     activation = config.get("hidden_act", "gelu")
     if activation not in ("gelu", "gelu_python"):
         raise ValueError(f"{folder} cannot be loaded: hidden_act={activation!r}, and encoders here have the exact GELU")
-    size = config.get("image_size") or (pretrained.get("input_size") or [])[1:] or None
+    inputs = pretrained.get("input_size")
+    size = config.get("image_size") or (inputs[1:] if isinstance(inputs, list) else None)
+    preprocessing, told_by = _preprocessing(folder, pretrained)
     return Told(
         num_heads=_whole(folder, config, "num_attention_heads"),
         decoder_num_heads=_whole(folder, config, "decoder_num_attention_heads"),
         layer_norm_eps=_small(folder, config, "layer_norm_eps"),
         image_size=_size(folder, size),
+        preprocessing=preprocessing,
+        told_by=told_by,
     )
+
+
+def _preprocessing(folder: Path, pretrained: Mapping[str, Any]) -> tuple[Preprocessing | None, str]:
+    """Return what the folder says of it, and in which file."""
+    path = folder / PREPROCESSOR
+    if path.is_file():
+        return of_huggingface(read_json(path), str(path)), PREPROCESSOR
+    return of_timm(pretrained, str(folder / CONFIG)), f"pretrained_cfg in {CONFIG}"
 
 
 def _whole(folder: Path, config: Mapping[str, Any], name: str) -> int | None:

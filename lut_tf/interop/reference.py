@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lut_tf.config import MethodConfig
+from lut_tf.config.networks import sides
 from lut_tf.interop.encoders import asked, make_encoder, respelled
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
 from lut_tf.interop.names import (
@@ -39,7 +40,7 @@ from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.lut import LUT
 from lut_tf.methods.mae import MAE
 from lut_tf.models.decoder import PixelDecoder
-from lut_tf.models.encoder import ViTEncoder, height_and_width
+from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.heads import MLPHead
 
 _DECODER = re.compile(r"mask_token$|decoder[_.]")
@@ -131,8 +132,8 @@ def _whole_encoder(
     arrays: Tensors, layout: str, told: Told, image_size: int | Sequence[int] | None, what: str
 ) -> tuple[ViTEncoder, Tensors]:
     """Return what `make_encoder` does; a model with a decoder keeps its size."""
-    wanted = None if image_size is None else height_and_width(image_size)
-    encoder, arrays = make_encoder(arrays, layout, told, wanted, what)
+    wanted = None if image_size is None else sides(image_size)
+    encoder, arrays, _ = make_encoder(arrays, layout, told, wanted, what)
     if wanted not in (None, encoder.image_size):
         raise ValueError(
             f"{what}: image_size={image_size} does not fit its {encoder.patches} patches of {encoder.patch_size} pixels, "

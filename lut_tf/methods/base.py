@@ -90,9 +90,9 @@ class MaskedImageModel(TrainableModel):
             )
 
     @classmethod
-    def from_preset(cls, name: str, image_size: int | tuple[int, int] = 224, **settings: Any) -> Any:
-        """Make an untrained model around `ViTEncoder.from_preset(name, image_size)`; `settings` go to the model."""
-        return cls(ViTEncoder.from_preset(name, image_size=image_size, dtype=settings.get("dtype")), **settings)
+    def from_preset(cls, preset: str, image_size: int | tuple[int, int] = 224, **settings: Any) -> Any:
+        """Make an untrained model around `ViTEncoder.from_preset(preset, image_size)`; `settings` go to the model."""
+        return cls(ViTEncoder.from_preset(preset, image_size=image_size, dtype=settings.get("dtype")), **settings)
 
     @property
     def mask_ratio(self) -> float:
@@ -130,7 +130,7 @@ class MaskedImageModel(TrainableModel):
             held = f"a dict of {', '.join(batch)}" if isinstance(batch, Mapping) else "no dict"
             raise ValueError(
                 f"the batch is {held}, and {type(self).__name__} takes a dict with {', '.join(wanted)}: give batches "
-                "of lut_tf.data.pretraining_dataset(source, …), for arrays with source=lut_tf.data.ArraySource(images)"
+                "of lut_tf.data.batches_for(model, images, batch_size)"
             )
         if batch["noise"].shape[1] != self.noise_length:
             raise ValueError(
@@ -151,7 +151,7 @@ class MaskedImageModel(TrainableModel):
             if keras.backend.standardize_dtype(view.dtype) == "uint8":
                 if name == "view2" and "colour" in batch:
                     view = apply_colour(view, batch["colour"])
-                prepared[name] = normalise(view)
+                prepared[name] = normalise(view, self.encoder.preprocessing)
         return prepared
 
     def decoder_input(self, tokens: Any) -> Any:

@@ -38,9 +38,10 @@ class PixelDecoder(keras.Model):
         width: int = 512,
         depth: int = 8,
         heads: int = 16,
+        name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(name=name or "decoder", **kwargs)
         check_tokens("", width, heads)
         self.grid = (int(grid[0]), int(grid[1]))
         self.patch_size, self.encoder_width = patch_size, encoder_width
@@ -66,6 +67,10 @@ class PixelDecoder(keras.Model):
         for layer in (*self.block_layers, self.norm, self.pixels):
             layer.build((None, None, self.width))
         self.built = True
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of `call`'s result on all patches, for Keras' summaries."""
+        return input_shape[0], self.grid[0] * self.grid[1], 3 * self.patch_size**2
 
     def call(self, tokens: Any, visible: Any, masked: Any, training: bool | None = None) -> Any:
         """Predict the pixels of every patch that the decoder knows of.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from lut_tf.config.networks import check_encoder
+from lut_tf.config.networks import check_encoder, sides
 from lut_tf.config.presets import EncoderSize, encoder_size
 from lut_tf.models.layers import (
     LAYER_NORM_EPSILON,
@@ -21,6 +21,7 @@ from lut_tf.models.layers import (
     sincos_positions,
 )
 from lut_tf.models.positions import resize_positions
+from lut_tf.models.preprocess import Preprocessing
 
 
 class Trace(NamedTuple):
@@ -37,26 +38,14 @@ class Trace(NamedTuple):
     attention: list[Any]
 
 
-def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
-    """Return both sides of an image in pixels, given as one number or as two.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
-    if len(sides) != 2:
-        raise ValueError(f"image_size={size} must be a whole number or (height, width)")
-    return int(sides[0]), int(sides[1])
-
-
 @keras.saving.register_keras_serializable(package="lut_tf")
 class ViTEncoder(keras.Model):
     """Vision Transformer with a class token and fixed 2-D sine-cosine positions (LUT §3; MAE §3).
 
-    Calling it on images (B, H, W, 3) float32, normalised by the ImageNet mean and deviation, gives tokens
-    (B, 1 + L, D): the class token, then the patches row by row, after the final norm. Pre-training uses the defaults;
-    what comes after `heads` is for other people's weights. Tokens in front of the patches, `prefix_tokens` of them, are
-    the class token and the register tokens; (B, 1 + L, D) below stands for (B, prefix_tokens + L, D).
+    Calling it on images (B, H, W, 3) float32, normalised by its `preprocessing`, gives tokens (B, 1 + L, D): the class
+    token, then the patches row by row, after the final norm. Pre-training uses the defaults; what comes after `heads`
+    is for other people's weights. Tokens in front of the patches, `prefix_tokens` of them, are the class token and the
+    register tokens; (B, 1 + L, D) below stands for (B, prefix_tokens + L, D).
 
     Args:
         image_size: side of a square input, or (height, width), in pixels; multiples of `patch_size`.
@@ -69,6 +58,8 @@ class ViTEncoder(keras.Model):
         layer_norm_eps: what every norm adds to the variance; Hugging Face's ViT has 1e-12.
         register_tokens: number of learned tokens without position between class token and patches (DINOv2 has 4).
         layer_scale: scale what attention and MLP add, channel by channel (DINOv2, BEiT, DeiT III).
+        preprocessing: what its images are normalised by, and how they are resized to be measured; None: ImageNet's.
+            Everything that feeds the encoder asks it, and exported files name it.
 
     Raises:
         ValueError: the sizes do not fit together, `positions` is not known, or a number is out of range.
@@ -86,9 +77,11 @@ class ViTEncoder(keras.Model):
         layer_norm_eps: float = LAYER_NORM_EPSILON,
         register_tokens: int = 0,
         layer_scale: bool = False,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(name=name or "encoder", **kwargs)
         if positions not in ("sincos", "learned"):
             raise ValueError(f'positions={positions!r} is not known: choose "sincos" or "learned"')
         if not 0.0 < layer_norm_eps < 1.0:
@@ -98,9 +91,9 @@ class ViTEncoder(keras.Model):
         self.position_kind, self.has_class_token = positions, bool(class_token)
         self.layer_norm_eps, self.registers, self.layer_scale = layer_norm_eps, register_tokens, bool(layer_scale)
         self.prefix_tokens = int(class_token) + register_tokens
-        self.image_size = height_and_width(image_size)
-        for side in self.image_size:
-            check_encoder(EncoderSize(patch_size, width, depth, heads), side)
+        check_encoder(EncoderSize(patch_size, width, depth, heads), image_size)
+        self.image_size = sides(image_size)
+        self.preprocessing = Preprocessing.of(preprocessing)
         self.patch_size, self.width, self.depth, self.heads = patch_size, width, depth, heads
         self.grid = (self.image_size[0] // patch_size, self.image_size[1] // patch_size)
         policy = self.dtype_policy
@@ -118,13 +111,13 @@ class ViTEncoder(keras.Model):
         self.build((None, *self.image_size, 3))
 
     @classmethod
-    def from_preset(cls, name: str, image_size: int | Sequence[int] = 224, **kwargs: Any) -> ViTEncoder:
+    def from_preset(cls, preset: str, image_size: int | Sequence[int] = 224, **kwargs: Any) -> ViTEncoder:
         """Make an untrained encoder of a published size, e.g. `ViTEncoder.from_preset("vit_base_patch16")`.
 
         Raises:
             ValueError: no preset has that name.
         """
-        return cls(image_size=image_size, **encoder_size(name)._asdict(), **kwargs)
+        return cls(image_size=image_size, **encoder_size(preset)._asdict(), **kwargs)
 
     @property
     def patches(self) -> int:
@@ -187,7 +180,7 @@ class ViTEncoder(keras.Model):
         if not keras.backend.is_float_dtype(images.dtype):
             raise ValueError(
                 f"images of dtype {keras.backend.standardize_dtype(images.dtype)}, but this encoder takes floats, "
-                "normalised: give lut_tf.models.preprocess.normalise(images)"
+                "normalised: give lut_tf.models.preprocess.normalise(images, encoder.preprocessing)"
             )
 
     def add_positions(self, embedded: Any, ids: Any = None) -> Any:
@@ -244,6 +237,10 @@ class ViTEncoder(keras.Model):
         """Return the tokens (B, 1 + L, D) of whole images (B, H, W, 3)."""
         return self.encode(images)
 
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of `call`'s result, for Keras' summaries."""
+        return input_shape[0], self.prefix_tokens + self.patches, self.width
+
     def features(self, images: Any, pooling: str = "mean") -> Any:
         """Return one vector an image, (B, D): the mean of the patch tokens (`mean`) or the class token (`cls`).
 
@@ -271,7 +268,7 @@ class ViTEncoder(keras.Model):
         Raises:
             ValueError: a side is no multiple of the patch size.
         """
-        other = ViTEncoder.from_config({**self.get_config(), "image_size": height_and_width(image_size), "name": None})
+        other = ViTEncoder.from_config({**self.get_config(), "image_size": sides(image_size), "name": None})
         for target, source in zip(other.variables, self.variables, strict=True):
             if source is not self.positions:
                 target.assign(source)
@@ -294,4 +291,5 @@ class ViTEncoder(keras.Model):
             "layer_norm_eps": self.layer_norm_eps,
             "register_tokens": self.registers,
             "layer_scale": self.layer_scale,
+            "preprocessing": self.preprocessing.asdict(),
         }

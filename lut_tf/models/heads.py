@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from lut_tf.config import HeadConfig, check_value, hints_of
-from lut_tf.models.layers import LayerNorm, gelu
+from lut_tf.models.layers import LayerNorm, SameShape, gelu
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
@@ -60,7 +60,7 @@ def _norm(kind: str | None, policy: Any, name: str) -> keras.layers.Layer | None
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
-class MLPHead(keras.layers.Layer):
+class MLPHead(SameShape):
     """Multi-layer perceptron on pooled features: (Linear – norm – activation) · (depth − 1), then Linear; no biases.
 
     Args:

@@ -86,7 +86,15 @@ def sincos_positions(grid: tuple[int, int], width: int, class_token: bool = True
     return table.astype("float32")
 
 
-class LayerNorm(keras.layers.Layer):
+class SameShape(keras.layers.Layer):
+    """A layer whose result has the shape of its input, which Keras' summaries cannot see by themselves."""
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of `call`'s result, for Keras' summaries."""
+        return input_shape
+
+
+class LayerNorm(SameShape):
     """Layer normalisation over the last axis, computed in float32.
 
     Spelled out operation by operation because the exporter can bring this form, not the one that Keras' layer becomes,
@@ -117,7 +125,7 @@ class LayerNorm(keras.layers.Layer):
         return ops.cast(scaled, self.compute_dtype)
 
 
-class Attention(keras.layers.Layer):
+class Attention(SameShape):
     """Multi-head self-attention with one matrix for queries, keys and values.
 
     Args:
@@ -159,7 +167,7 @@ class Attention(keras.layers.Layer):
         return (mixed, attention) if return_attention else mixed
 
 
-class MLP(keras.layers.Layer):
+class MLP(SameShape):
     """Two linear layers with an exact GELU between them.
 
     Args:
@@ -183,7 +191,7 @@ class MLP(keras.layers.Layer):
         return self.fc2(gelu(self.fc1(x)))
 
 
-class LayerScale(keras.layers.Layer):
+class LayerScale(SameShape):
     """Multiply each channel by a number of its own, 1e-5 at first, as DINOv2 and BEiT do what a block adds."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -197,7 +205,7 @@ class LayerScale(keras.layers.Layer):
         return x * ops.cast(self.gamma, x.dtype)
 
 
-class Block(keras.layers.Layer):
+class Block(SameShape):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)); MLP ratio 4, exact GELU.
 
     Args:

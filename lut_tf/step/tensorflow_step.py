@@ -25,9 +25,33 @@ def _batch_of(data: Any) -> Any:
     return parts[0] if len(parts) == 1 else parts
 
 
-def _micro_batch(batch: Any, index: int, count: int) -> Any:
-    """Return every `count`-th example: a micro-batch then holds the same images for any number of replicas."""
-    return tf.nest.map_structure(lambda x: tf.identity(x[index::count]), batch)
+def _micro_batch(batch: Any, index: int, count: int) -> tuple[Any, Any]:
+    """Return every `count`-th example, and how many such micro-batches the batch makes, by their sizes.
+
+    A micro-batch then holds the same images for any number of replicas. The number is `count`, except in a last batch
+    that is smaller and does not divide evenly: there it gives each image the weight that it has in the whole.
+    """
+    micro = tf.nest.map_structure(lambda x: tf.identity(x[index::count]), batch)
+    whole, part = (tf.nest.flatten(x)[0] for x in (batch, micro))
+    images = whole.shape[0]
+    if images is None:
+        return micro, tf.shape(whole)[0] / tf.shape(part)[0]
+    return micro, count if images % count == 0 else images / part.shape[0]
+
+
+def _check_micro_batches(batch: Any, count: int) -> list[tf.Operation]:
+    """Refuse a batch of fewer images than micro-batches, of which one would be empty and its losses not a number.
+
+    Raises:
+        ValueError: it is; where its size is known only as the step runs, `tf.errors.InvalidArgumentError`.
+    """
+    first = tf.nest.flatten(batch)[0]
+    sentence = f"a batch of fewer images than its accumulate={count} micro-batches: give batches of one size"
+    if first.shape[0] is None:
+        return [tf.debugging.assert_greater_equal(tf.shape(first)[0], count, sentence)]
+    if first.shape[0] < count:
+        raise ValueError(sentence)
+    return []
 
 
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
@@ -50,14 +74,15 @@ class TensorFlowStep(Trainable):
         statistics = [tf.identity(v.value) for v in self.moved_by_forward()] if self.max_bad_steps else []
         found: list[dict[str, tf.Tensor]] = []
         gradients: list[tf.Tensor] = []
+        before: list[Any] = _check_micro_batches(batch, self.micro_batches)
         for i in range(self.micro_batches):
             # A micro-batch starts when the one before has its gradients, else all are in memory at once.
-            with tf.control_dependencies(gradients):
-                micro = _micro_batch(batch, i, self.micro_batches)
-            losses, fresh = self._gradients(micro)
-            gradients = [g + f for g, f in zip(gradients, fresh, strict=True)] if gradients else fresh
-            found.append(losses)
-        losses = {name: tf.add_n([one[name] for one in found]) / self.micro_batches for name in found[0]}
+            with tf.control_dependencies(before):
+                micro, parts = _micro_batch(batch, i, self.micro_batches)
+            losses, fresh = self._gradients(micro, parts)
+            before = gradients = [g + f for g, f in zip(gradients, fresh, strict=True)] if gradients else fresh
+            found.append({name: loss / tf.cast(parts, loss.dtype) for name, loss in losses.items()})
+        losses = {name: tf.add_n([one[name] for one in found]) for name in found[0]}
         losses, bad, overflow = self._agree(losses, gradients)
         self._update(self._whole(gradients, overflow), bad, statistics)
         if momentum is not None:  # the teacher waits with an optimizer that has skipped the step
@@ -126,15 +151,17 @@ class TensorFlowStep(Trainable):
         return {name: tf.reshape(tf.cast(x, tf.float32), (1,)) for name, x in logs.items()} if several else logs
 
     def network(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a network, compiled by XLA if `compile` asked for it; it must hold no collective."""
-        if not self.xla:
+        """Call a network, in a step compiled by XLA if `compile` asked for it; it must hold no collective."""
+        if not self.xla or tf.executing_eagerly():  # a single call, as for a picture, would compile anew each time
             return function(*arguments)
         return tf.function(function, jit_compile=True, autograph=False)(*arguments)
 
-    def _gradients(self, batch: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    def _gradients(self, batch: Any, parts: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Return the losses of a micro-batch, and its gradients' share; see `_micro_batch` for `parts`."""
         with tf.GradientTape() as tape:
             losses = self.compute_losses(batch, training=True, gather=gather_replicas)
-            scaled = self.optimizer.scale_loss(losses["total"] / (self.replicas * self.micro_batches))
+            divisor = tf.cast(self.replicas * parts, losses["total"].dtype)
+            scaled = self.optimizer.scale_loss(losses["total"] / divisor)
         gradients = tape.gradient(scaled, [v.value for v in self.trainable_variables])
         return losses, [tf.convert_to_tensor(g) for g in gradients]
 

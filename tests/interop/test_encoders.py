@@ -227,7 +227,7 @@ def test_convert_refuses_what_cannot_be(tmp_path: Path) -> None:
         ("none.keras", "out.safetensors", {}, FileNotFoundError, "does not exist"),
         ("none.pth", "out.safetensors", {}, FileNotFoundError, "does not exist"),
         ("bad.keras", "out.safetensors", {}, ValueError, "damaged or no .keras file"),
-        ("bad.keras", "out.safetensors", {"num_heads": 2}, ValueError, "num_heads=2, but .* knows its own"),
+        ("bad.keras", "out.safetensors", {"num_heads": 2}, ValueError, "num_heads is given, but .* knows its own"),
         ("in.safetensors", "out.keras", {}, ValueError, "num_heads: shapes do not tell it"),
     ]
     for given, target, settings, kind, message in mistakes:

@@ -14,7 +14,7 @@ from lut_tf.data.views.crops import training_views
 from lut_tf.data.views.draws import draw, split
 from lut_tf.data.views.mixing import ERASING_DRAWS, erase, mix
 from lut_tf.data.views.rand_augment import rand_augment
-from lut_tf.models.preprocess import normalise
+from lut_tf.models.preprocess import IMAGENET, Preprocessing, normalise
 
 
 def finetuning_dataset(
@@ -22,7 +22,7 @@ def finetuning_dataset(
     *,
     classes: int,
     batch_size: int,
-    image_size: int,
+    image_size: int | tuple[int, int],
     views: FinetuneViews,
     seed: int,
     steps: int,
@@ -30,6 +30,7 @@ def finetuning_dataset(
     parallel_calls: int | None = None,
     host: int = 0,
     hosts: int = 1,
+    preprocessing: Preprocessing = IMAGENET,
 ) -> tf.data.Dataset:
     """Return the batches of steps `start_step` up to, not including, `steps`: a pure function of the arguments.
 
@@ -37,7 +38,7 @@ def finetuning_dataset(
         source: labelled images.
         classes: number of classes C.
         batch_size: images B of a step over all hosts; this host yields B / hosts of them, and mixes among these.
-        image_size: side S of a view.
+        image_size: side of a square view in pixels, or (height, width).
         views: what is done to the images.
         seed: 0 … 2^31 - 1.
         steps: where the run ends, counted from its beginning.
@@ -45,9 +46,10 @@ def finetuning_dataset(
         parallel_calls: images made at the same time; None lets tf.data choose.
         host: number of this host.
         hosts: number of hosts.
+        preprocessing: the encoder's, by which the images are normalised.
 
     Returns:
-        pairs of normalised images float32 (B, S, S, 3) and targets float32 (B, C), which sum to 1.
+        pairs of normalised images float32 (B, H, W, 3) and targets float32 (B, C), which sum to 1.
 
     Raises:
         ValueError: the source has no labels, or a setting is out of range.
@@ -66,7 +68,7 @@ def finetuning_dataset(
             normals = tf.random.stateless_normal([count], key)
             chosen = tf.reshape(draws.rest[: 3 * count], [count, 3])
             image = rand_augment(image, chosen, normals, views.magnitude, views.magnitude_std)
-        return erase(normalise(image), draws.rest[3 * count :], key, views), tf.gather(labels, index)
+        return erase(normalise(image, preprocessing), draws.rest[3 * count :], key, views), tf.gather(labels, index)
 
     def finish(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         images, numbers = batch

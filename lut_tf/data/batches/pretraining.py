@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+from typing import Any
 
-from lut_tf.config import ViewsConfig, validate
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lut_tf.config import Count, ViewsConfig, check_value, validate
+from lut_tf.data.batches.order import steps_per_epoch
 from lut_tf.data.batches.pipeline import finished, in_steps
-from lut_tf.data.reading.sources import Source
+from lut_tf.data.reading.sources import ArraySource, Source
 from lut_tf.data.views.crops import training_views
 from lut_tf.data.views.draws import draw, split
 from lut_tf.models.colour import colour_decisions
@@ -16,7 +21,7 @@ def pretraining_dataset(
     source: Source,
     *,
     batch_size: int,
-    image_size: int,
+    image_size: int | tuple[int, int],
     views: ViewsConfig,
     seed: int,
     steps: int,
@@ -32,7 +37,7 @@ def pretraining_dataset(
     Args:
         source: the images, N of them.
         batch_size: images B of a step over all hosts; this host yields B / hosts of them.
-        image_size: side S of a view.
+        image_size: side of a square view in pixels, or (height, width).
         views: crops and colours.
         seed: 0 … 2^31 - 1; decides order, crops, colours and noise.
         steps: where the run ends, counted from its beginning.
@@ -44,7 +49,7 @@ def pretraining_dataset(
         hosts: number of hosts.
 
     Returns:
-        dicts: `view1` uint8 (B, S, S, 3), `geometry1` float32 (B, 5) (see `View`), `noise` float32 (B, M) uniform in
+        dicts: `view1` uint8 (B, H, W, 3), `geometry1` float32 (B, 5) (see `View`), `noise` float32 (B, M) uniform in
         [0, 1), `index` int64 (B,); with two views also `view2`, `geometry2`, and `colour` (B, 11), see `Colour`.
 
     Raises:
@@ -74,3 +79,45 @@ def pretraining_dataset(
         example, len(source), batch_size, seed, start_step, steps, parallel_calls=parallel_calls, host=host, hosts=hosts
     )
     return finished(batches.map(finish))
+
+
+def batches_for(
+    model: Any,
+    images: Source | NDArray[np.uint8],
+    batch_size: int,
+    *,
+    epochs: int = 1,
+    views: ViewsConfig | None = None,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Return what `model.fit` learns from, for a script of one's own: `pretraining_dataset` with the model's sizes.
+
+    The batches of all epochs, each with its own views: `model.fit(batches, epochs=E, steps_per_epoch=N // B)` shows
+    them epoch by epoch, `model.fit(batches)` in one go.
+
+    Args:
+        model: a method, such as `LUT`.
+        images: a source, or an array (N, H, W, 3) uint8.
+        batch_size: images B of a step.
+        epochs: how often the images are gone through.
+        views: crops and colours; None: the paper's.
+        seed: 0 … 2^31 - 1; decides order, crops, colours and noise.
+
+    Returns:
+        as `pretraining_dataset`.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    source: Source = ArraySource(images) if isinstance(images, np.ndarray) else images
+    check_value("epochs", epochs, Count)
+    return pretraining_dataset(
+        source,
+        batch_size=batch_size,
+        image_size=model.encoder.image_size,
+        views=views or ViewsConfig(),
+        seed=seed,
+        steps=epochs * steps_per_epoch(len(source), batch_size),
+        noise_length=model.noise_length,
+        view_count=model.view_count,
+    )

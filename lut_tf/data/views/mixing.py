@@ -17,11 +17,14 @@ def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
     return first / tf.maximum(first + second, 1e-30)
 
 
-def _box(size: int, area: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
-    """Return a mask (size, size, 1) of the image's own shape and of `area` (a share), cut off at the border."""
-    half = tf.sqrt(area) * size / 2.0
-    places = tf.range(size, dtype=tf.float32) + 0.5
-    rows, columns = (tf.abs(places - tf.floor(centre[axis] * size)) < half for axis in (0, 1))
+def _box(size: tuple[int, int], area: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
+    """Return a mask (H, W, 1) of the image's own shape and of `area` (a share), cut off at the border."""
+
+    def within(side: int, middle: tf.Tensor) -> tf.Tensor:
+        places = tf.range(side, dtype=tf.float32) + 0.5
+        return tf.abs(places - tf.floor(middle * side)) < tf.sqrt(area) * side / 2.0
+
+    rows, columns = within(size[0], centre[0]), within(size[1], centre[1])
     return (rows[:, tf.newaxis] & columns)[..., tf.newaxis]
 
 
@@ -29,7 +32,7 @@ def mix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, views: FinetuneV
     """Mix each image with its mirror in the batch, all by one share: mixup, or cutmix.
 
     Args:
-        images: float32 (B, S, S, 3).
+        images: float32 (B, H, W, 3).
         targets: float32 (B, C).
         seed: int64 (2,), the step's key.
         views: how much of which.
@@ -40,7 +43,7 @@ def mix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, views: FinetuneV
     share = views.switch if views.mixup and views.cutmix else float(views.cutmix > 0)
     cutting = switch < share
     kept = tf.where(cutting, _beta(seed + 1, views.cutmix), _beta(seed + 2, views.mixup))
-    box = _box(images.shape[1], 1.0 - kept, tf.stack([top, left]))
+    box = _box((images.shape[1], images.shape[2]), 1.0 - kept, tf.stack([top, left]))
     pasted = tf.cast(box, tf.float32)
     of_other = tf.where(cutting, pasted, tf.ones_like(pasted) * (1.0 - kept))
     weight = tf.reduce_mean(of_other)  # what the box really covers
@@ -49,21 +52,25 @@ def mix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, views: FinetuneV
 
 
 def erase(image: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor, views: FinetuneViews) -> tf.Tensor:
-    """Replace a box of a normalised image (S, S, 3) by normal noise in a share `views.erasing` of the cases.
+    """Replace a box of a normalised image (H, W, 3) by normal noise in a share `views.erasing` of the cases.
 
     Args:
-        image: float32 (S, S, 3).
+        image: float32 (H, W, 3).
         draws: (ERASING_DRAWS,), uniform: whether, area, shape, top, left.
         seed: int64 (2,), for the noise.
         views: how often.
     """
-    size = image.shape[0]
-    area = size * size * (AREA[0] + (AREA[1] - AREA[0]) * draws[1])
+    height, width = image.shape[0], image.shape[1]
+    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * draws[1])
     low, high = np.log(ASPECT)
     aspect = tf.exp(low + (high - low) * draws[2])
-    extent = tf.minimum(tf.round(tf.stack([tf.sqrt(area * aspect), tf.sqrt(area / aspect)])), size - 1.0)
-    start = tf.floor(draws[3:5] * (size - extent + 1.0))
-    places = tf.range(size, dtype=tf.float32)
-    rows, columns = ((places >= start[axis]) & (places < start[axis] + extent[axis]) for axis in (0, 1))
+    extent = tf.minimum(
+        tf.round(tf.stack([tf.sqrt(area * aspect), tf.sqrt(area / aspect)])), [height - 1.0, width - 1.0]
+    )
+    start = tf.floor(draws[3:5] * (tf.constant([height, width], tf.float32) - extent + 1.0))
+    rows, columns = (
+        (places >= start[axis]) & (places < start[axis] + extent[axis])
+        for axis, places in enumerate((tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)))
+    )
     inside = (rows[:, tf.newaxis] & columns)[..., tf.newaxis] & (draws[0] < views.erasing)
-    return tf.where(inside, tf.random.stateless_normal([size, size, 3], seed), image)
+    return tf.where(inside, tf.random.stateless_normal([height, width, 3], seed), image)

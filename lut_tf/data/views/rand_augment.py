@@ -20,7 +20,7 @@ APPLIED = 0.5
 """How often a drawn operation is applied."""
 
 Operation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-"""From images float32 (1, S, S, 3), a level in 0 … 1 and a sign to such images."""
+"""From images float32 (1, H, W, 3), a level in 0 … 1 and a sign to such images."""
 
 
 def _blend(base: tf.Tensor, images: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from view_helpers import cut
 
 from lut_tf.config import ViewsConfig
+from lut_tf.config.networks import sides
 from lut_tf.data.views.crops import evaluation_view
+from lut_tf.models.preprocess import Preprocessing
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "augmentations.npz"
 SIMPLE, MAE_CROP = ViewsConfig(), ViewsConfig(crop="random_resized")
@@ -47,12 +50,16 @@ def test_padding_equals_pillow(draws: np.ndarray) -> None:
 
 @pytest.mark.parametrize("views", [SIMPLE, MAE_CROP])
 @pytest.mark.parametrize("shape", [(150, 100), (60, 200)])
-def test_geometry_tells_where_the_crop_came_from(views: ViewsConfig, shape: tuple[int, int], draws: np.ndarray) -> None:
+@pytest.mark.parametrize("size", [SIZE, (40, 64), (72, 32)])
+def test_geometry_tells_where_the_crop_came_from(
+    views: ViewsConfig, shape: tuple[int, int], size: int | tuple[int, int], draws: np.ndarray
+) -> None:
     border = 6  # reflected borders do not follow the ramp
-    centres = (np.arange(SIZE) + 0.5) / SIZE
+    down, across = ((np.arange(side) + 0.5) / side for side in sides(size))
     for row in range(10):
-        for view, (top, left, height, width, flipped) in cut(ramp(*shape), draws[row], SIZE, views):
-            rows, columns = 255 * (top + height * centres), 255 * (left + width * centres)
+        for view, (top, left, height, width, flipped) in cut(ramp(*shape), draws[row], size, views):
+            assert view.shape == (*sides(size), 3)
+            rows, columns = 255 * (top + height * down), 255 * (left + width * across)
             columns = columns[::-1] if flipped else columns
             inner = slice(border, -border)
             assert np.abs(view[inner, inner, 0] - rows[inner, None]).max() < 2
@@ -87,6 +94,13 @@ def test_random_resized_crop_keeps_to_area_and_shape(draws: np.ndarray) -> None:
     assert 0.73 < aspect.min() < 0.8 and 1.25 < aspect.max() < 1.36
 
 
+def test_a_rectangle_is_cut_from_rectangles_like_it(draws: np.ndarray) -> None:
+    image = ramp(120, 160)
+    geometry = np.array([cut(image, row, (72, 32), MAE_CROP, 1)[0].geometry for row in draws[:200]])
+    aspect = geometry[:, 3] * 160 / (geometry[:, 2] * 120) / (32 / 72)
+    assert 0.73 < aspect.min() < 0.8 and 1.25 < aspect.max() < 1.36
+
+
 @pytest.mark.parametrize("views", [SIMPLE, MAE_CROP])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50_000), (3000, 2), (8, 8)])
 def test_odd_shapes_give_views(views: ViewsConfig, shape: tuple[int, int], draws: np.ndarray) -> None:
@@ -103,3 +117,20 @@ def test_evaluation_shows_the_centre(size: int, short: int) -> None:
     np.testing.assert_allclose(view[:, :, 0].mean(), 127.5, atol=1.3)  # half a pixel where the margin is odd
     np.testing.assert_allclose(view[:, :, 1].mean(), 127.5, atol=1.3)
     np.testing.assert_allclose(np.ptp(view[:, size // 2, 0]), 255 * (size - 1) / short, atol=4)
+
+
+@pytest.mark.parametrize("size", [(40, 56), (96, 64), (112, 224)])
+@pytest.mark.parametrize("share", [1.0, 0.8])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_evaluation_of_rectangles_is_pillows(size: tuple[int, int], share: float, interpolation: str) -> None:
+    """The image resized to just cover the view's size over `crop_share`, and the centre of it."""
+    with np.load(GOLDEN, allow_pickle=False) as golden:
+        image = golden["image"]
+    view = evaluation_view(image, size, Preprocessing(interpolation=interpolation, crop_share=share))
+    wanted = [int(side / share) for side in size]
+    axis = 0 if image.shape[0] / wanted[0] <= image.shape[1] / wanted[1] else 1
+    full = [wanted[axis] * side // image.shape[axis] for side in image.shape[:2]]
+    resized = Image.fromarray(image).resize(full[::-1], Image.Resampling[interpolation.upper()])
+    top, left = (round((side - part) / 2) for side, part in zip(full, size, strict=True))
+    error = np.abs(view.numpy().astype(int) - np.asarray(resized)[top : top + size[0], left : left + size[1]])
+    assert error.mean() < 0.5 and error.max() <= 12
