@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--preprocessing",
         choices=("imagenet", "half"),
-        help="mean and deviation that IN was trained with: ImageNet's, or 0.5 and 0.5 (default: a folder's, or as usual)",
+        help="mean and deviation of IN's images: ImageNet's, or 0.5 and 0.5 (default: as it says, or as usual)",
     )
 
 
@@ -69,5 +69,6 @@ VERB = Verb(
     "turn other people's weights into an encoder, and back",
     add_arguments,
     run,
-    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N] [--layer_norm_eps X] [--preprocessing imagenet|half]",
+    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N] [--layer_norm_eps X] "
+    "[--preprocessing imagenet|half]",
 )

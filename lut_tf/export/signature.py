@@ -41,8 +41,8 @@ def float32_copy(encoder: ViTEncoder) -> ViTEncoder:
 def serving_function(encoder: ViTEncoder) -> tuple[Callable[[Any], dict[str, Any]], Any]:
     """Return the function that a file computes and the TensorSpec (None, H, W, 3) of its input.
 
-    The function gives `tokens` (B, T, D), `cls` (B, D) where the encoder has a class token, and `pooled` (B, D), the mean
-    of the patches' tokens.
+    The function gives `tokens` (B, T, D), `cls` (B, D) where the encoder has a class token, and `pooled` (B, D), the
+    mean of the patches' tokens.
     """
     import tensorflow as tf
 

@@ -14,8 +14,8 @@ import numpy as np
 from lut_tf.config.networks import sides
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
 from lut_tf.interop.folders import CONFIG, WEIGHT_FILES, write_json
-from lut_tf.interop.preprocessing import PREPROCESSOR, line, to_huggingface, usual
 from lut_tf.interop.names import ENCODER_LAYOUTS, bind, encoder_row
+from lut_tf.interop.preprocessing import PREPROCESSOR, line, to_huggingface, usual
 from lut_tf.interop.shapes import detect_layout, infer_encoder, split_table
 from lut_tf.interop.tensors import assign, read, write
 from lut_tf.interop.told import Told
@@ -52,9 +52,8 @@ def load_encoder(
     out. A fixed sine-cosine table stays fixed, any other is trainable. Of a trainer's file it is the student.
 
     Where an encoder ends with `fc_norm`, which its program applies to the mean of the patches (MAE's fine-tuned files,
-    timm's `global_pool="avg"`), this becomes the final norm, and a warning says so: it is applied to each token here, so
-    `features` differs. Their feature is
-    `encoder.norm(tokens[:, encoder.prefix_tokens:].mean(1))` of tokens from `encoder.blocks(…, final_norm=False)`.
+    timm's `global_pool="avg"`), this becomes the final norm, and a warning says so: here it is applied to each token,
+    so `features` differs. docs/convert.md says how to get theirs.
 
     Args:
         source: path of a .pth, .pt, .bin, .ckpt or .safetensors file, or of a folder of `save_pretrained`, or a mapping
@@ -72,8 +71,9 @@ def load_encoder(
     Raises:
         FileNotFoundError: there is no such file.
         MissingExtraError: the file needs PyTorch, which is not installed.
-        ValueError: the file is damaged or refused, a setting must be given, or tensors are missing, misshapen, no finite
-            floats or not known (such as a second class token, which this encoder does not have); the message lists them.
+        ValueError: the file is damaged or refused, a setting must be given, or tensors are missing, misshapen, no
+            finite floats or not known (such as a second class token, which this encoder does not have); the message
+            lists them.
     """
     settings = {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps, "preprocessing": preprocessing}
     return read_encoder(source, image_size, **settings)[0]
@@ -110,9 +110,7 @@ class Made(NamedTuple):
     taken: str
 
 
-def make_encoder(
-    arrays: Tensors, layout: str, told: Told, image_size: tuple[int, int] | None, what: str
-) -> Made:
+def make_encoder(arrays: Tensors, layout: str, told: Told, image_size: tuple[int, int] | None, what: str) -> Made:
     """Build the encoder that the tensors describe.
 
     Raises:
@@ -177,8 +175,8 @@ def _joined_biases(arrays: Tensors) -> Tensors:
 def encoder_tensors(encoder: ViTEncoder, layout: str) -> Tensors:
     """Return the encoder's weights as float32 arrays by the names of `layout`.
 
-    An encoder with register tokens or LayerScale is Hugging Face's `Dinov2Model` or `Dinov2WithRegistersModel`, any other
-    its `ViTModel`. For timm the class token of one with register tokens holds its position (`no_embed_class=True`).
+    An encoder with LayerScale is Hugging Face's `Dinov2Model` or `Dinov2WithRegistersModel`, any other its `ViTModel`.
+    For timm the class token of one with register tokens holds its position (`no_embed_class=True`).
 
     Raises:
         ValueError: the layout is not known, or has no place for an encoder without class token or LayerScale.

@@ -55,7 +55,7 @@ def describe(source: Source) -> str:
 def read_weights(source: Source) -> Weights:
     """Read the tensors of a file, folder or mapping and strip what trainers put around and in front of their names.
 
-    A tensor of a dtype that NumPy does not have comes as a stand-in that occupies nothing: `dtype_name` says what it was.
+    A tensor of a dtype that NumPy does not have comes as a stand-in without numbers: `dtype_name` says what it was.
 
     Args:
         source: path of a .pth, .pt, .bin, .ckpt or .safetensors file, or of a folder that Hugging Face's or timm's

@@ -119,6 +119,8 @@ def _held(file: h5py.File, size: int) -> list[int]:
 def _check_size(described: dict[str, Any], held: list[int]) -> None:
     """Refuse sizes in a network's configuration for which there are far too few weights."""
     kind, config = described.get("registered_name"), described.get("config")
+    if not isinstance(config, dict):
+        raise ValueError(f"{kind} is described by nothing")
     if kind == "lut_tf>ViTEncoder":
         width, depth, patch = (_whole(config, name) for name in ("width", "depth", "patch_size"))
         height, breadth = config["image_size"]

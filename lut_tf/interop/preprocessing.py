@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lut_tf.models.preprocess import HALF, IMAGENET, Preprocessing
@@ -33,11 +32,17 @@ def of_huggingface(config: Mapping[str, Any], where: str) -> Preprocessing:
     """Return what an image processor's configuration says.
 
     Raises:
-        ValueError: a value is out of range, or images are scaled to something else than 0 … 1 before their mean is taken.
+        ValueError: a value is out of range, or images are not scaled to 0 … 1 before their mean is taken.
     """
     factor = config.get("rescale_factor", 1 / 255)
-    if config.get("do_rescale") is False or type(factor) is not float or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
-        raise ValueError(f"{where} scales bytes by {factor!r}, and encoders here see 1/255 of them: give preprocessing=…")
+    if (
+        config.get("do_rescale") is False
+        or type(factor) is not float
+        or not math.isclose(factor, 1 / 255, rel_tol=1e-3)
+    ):
+        raise ValueError(
+            f"{where} scales bytes by {factor!r}, and encoders here see 1/255 of them: give preprocessing=…"
+        )
     found: dict[str, Any] = {"crop_share": 1.0, "interpolation": _PILLOW.get(config.get("resample", 2), "bicubic")}
     if config.get("do_normalize") is False:
         found |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

@@ -136,7 +136,7 @@ def _whole_encoder(
     encoder, arrays, _ = make_encoder(arrays, layout, told, wanted, what)
     if wanted not in (None, encoder.image_size):
         raise ValueError(
-            f"{what}: image_size={image_size} does not fit its {encoder.patches} patches of {encoder.patch_size} pixels, "
+            f"{what}: image_size={image_size} does not fit its {encoder.patches} patches of side {encoder.patch_size}, "
             f"and a whole model keeps its size: leave it out, or give {encoder.image_size}"
         )
     return encoder, arrays
