@@ -11,6 +11,7 @@ from lut_tf.config import Config
 # Another value for every setting, valid beside the defaults and the digits.
 OTHER: dict[str, Any] = {
     "epochs": 300, "seed": 1, "strategy": "mirrored", "devices": 2, "workers": "a:1,b:1", "worker_index": 0,
+    "init_from": "earlier",
     "data.source": "tfds", "data.path": "photos", "data.evaluation_path": "more", "data.name": "cifar10",
     "data.split": "test", "data.evaluation_split": "test", "data.image_feature": "png", "data.label_feature": "label",
     "data.damaged_share": 0.1, "data.parallel_calls": 2,

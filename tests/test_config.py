@@ -11,6 +11,7 @@ import pytest
 from settings_table import OTHER, changed, changed_all
 
 from lut_tf.config import (
+    COMPARED_BY_IMAGES,
     MAY_DIFFER,
     Config,
     EncoderConfig,
@@ -225,7 +226,9 @@ def test_run_dir_of_another_configuration(tmp_path: Path) -> None:
     line = str(caught.value)
     assert line.startswith(f"run_dir='{tmp_path}' holds a run of another configuration")
     assert "epochs was 400, now 300; views.scale was [0.2, 1], now [0.1, 1]" in line
-    assert line.endswith("give another --run_dir, or the old values")
+    assert line.endswith(
+        f"give another --run_dir (with --init_from {tmp_path} it starts from these weights), or the old values"
+    )
 
 
 def test_the_table_of_other_values_is_whole() -> None:
@@ -234,10 +237,14 @@ def test_the_table_of_other_values_is_whole() -> None:
 
 
 def test_what_may_not_differ_is_refused_on_a_run_dir(tmp_path: Path) -> None:
-    """Every setting outside MAY_DIFFER, by its name and both values; all those in it together are taken."""
+    """Every setting outside MAY_DIFFER, by its name and both values; all those in it together are taken.
+
+    Where the images lie is no matter of this: they are compared themselves.
+    """
     old = of_digits(tmp_path)
     (tmp_path / "config.yaml").write_text(to_yaml(old))
     may = {name for name in OTHER if any(name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_DIFFER)}
+    may |= set(COMPARED_BY_IMAGES)
     allowed = refused = old
     for name, value in OTHER.items():
         allowed = changed(name, value, allowed) if name in may else allowed

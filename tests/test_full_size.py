@@ -65,7 +65,7 @@ def test_an_imagenet_recipe_starts(recipe: str, tmp_path: Path, monkeypatch: pyt
         raise FirstStep
 
     monkeypatch.setattr(keras.callbacks.TensorBoard, "on_train_batch_end", stop)
-    monkeypatch.setattr("lut_tf.training.callbacks.tensorboard", lambda path: keras.callbacks.TensorBoard(str(path)))
+    monkeypatch.setattr("lut_tf.training.callbacks.TensorBoard", lambda path: keras.callbacks.TensorBoard(str(path)))
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(FirstStep):
         pretrain(config, listing)

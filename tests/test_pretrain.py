@@ -18,7 +18,8 @@ from runs import CONFIGS, assert_same_run, checkpointed, lines, replaced, small
 from lut_tf.config import from_yaml, validate
 from lut_tf.data.batches.order import step_indices
 from lut_tf.data.reading.sources import open_sources
-from lut_tf.tasks.build import build_model, compile_model
+from lut_tf.methods.build import build_model
+from lut_tf.tasks.build import compile_model
 from lut_tf.tasks.pretrain import pretrain
 from lut_tf.tasks.result import RunResult
 from lut_tf.training.guards import NonFiniteLoss
@@ -27,7 +28,24 @@ from lut_tf.training.guards import NonFiniteLoss
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A run of 3 epochs on one device that nobody stopped; what stops and goes on is compared with it."""
-    return pretrain(small(tmp_path_factory.mktemp("whole") / "run", epochs=3))
+    return pretrain(small(tmp_path_factory.mktemp("whole") / "run", epochs=3), callbacks=[watcher])
+
+
+class Watcher(keras.callbacks.Callback):
+    """A user's callback: notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.epochs = list[dict[str, float]](), list[dict[str, float]]()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.steps.append(dict(logs or {}))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epochs.append({"epoch": epoch + 1, **(logs or {})})
+
+
+watcher = Watcher()
 
 
 @pytest.mark.medium
@@ -47,6 +65,10 @@ def test_a_run_leaves_everything_that_it_promises(whole: RunResult) -> None:
     assert list(whole.probes) == ["raw pixels", "random encoder", "trained encoder"]
     assert "300 held-out images" in whole.summary()
     assert str(whole.files.encoder) in whole.summary()
+    assert len(watcher.steps) == 27 and "reconstruction" in watcher.steps[0]  # a user's callback is told the same
+    assert [
+        {name: line[name] for name in told} for line, told in zip(log, watcher.epochs, strict=True)
+    ] == watcher.epochs
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
     encoder = keras.saving.load_model(root / "encoder.keras")
     np.testing.assert_allclose(encoder(images), whole.model.encoder(images), atol=1e-6)

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from data_helpers import png
-from networks import tiny_batch
+from networks import tiny_batch, tiny_encoder
 from settings_table import OTHER, changed_all
 
 from lut_tf.config import Config, settings
@@ -80,6 +80,7 @@ OTHER_HERE: dict[str, dict[str, Any]] = {
     "data.label_feature": {"data.label_feature": None},
     "data.damaged_share": {"data.damaged_share": 0.05},
     "run_dir": {"run_dir": "elsewhere"},
+    "init_from": {"init_from": "{}/encoder.keras"},
     "data.source": FOLDER,
     "checkpoint.every_steps": {"checkpoint.every_steps": 50},
     "method.name": {"method.name": "mae", "method.head.hidden": Config().method.head.hidden},
@@ -91,6 +92,7 @@ OTHER_HERE: dict[str, dict[str, Any]] = {
 # In which respects a setting is seen; that of the longest name that begins the setting's.
 SEEN = {
     "run_dir": ["place"],
+    "init_from": ["networks"],
     "epochs": ["fit", "optimizer"],
     "seed": ["networks", "batch"],
     "strategy": ["strategy"],
@@ -301,6 +303,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             features["label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 3]))
             writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
     prepare("lut_toy", "tfrecord", str(root / "tfds"))
+    tiny_encoder().save(root / "encoder.keras")
     return root
 
 

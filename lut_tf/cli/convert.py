@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="IN",
-        help="weights to read: .pth, .pt, .bin, .ckpt, .safetensors, .keras, or a folder of save_pretrained",
+        help="weights to read: .pth, .pt, .bin, .ckpt, .safetensors, .keras, a folder of save_pretrained, or a run",
     )
     parser.add_argument(
         "target", metavar="OUT", help="file to write: .keras, .safetensors or .pth; as huggingface also a new folder"
@@ -38,14 +38,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=("imagenet", "half"),
         help="mean and deviation of IN's images: ImageNet's, or 0.5 and 0.5 (default: as it says, or as usual)",
     )
+    parser.add_argument("--step", type=int, help="the checkpoint of a run (default: its finished model, or the newest)")
 
 
 def run(parser: ArgumentParser, arguments: Namespace) -> None:
     """Convert, and print the file that was written."""
-    source = Path(arguments.source)
-    if not source.is_file() and not (source / "config.json").is_file():
+    if not Path(arguments.source).exists():
         raise FileNotFoundError(
-            f"IN={source} is not a file: give the path of a file of weights, or of a folder of save_pretrained"
+            f"IN={arguments.source} is not a file: give the path of a file of weights, a folder of save_pretrained, "
+            "or a run directory"
         )
     import_tensorflow()
     from lut_tf.interop import convert
@@ -61,6 +62,7 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
         layer_norm_eps=arguments.layer_norm_eps,
         preprocessing=KNOWN.get(arguments.preprocessing),
         say=print,
+        step=arguments.step,
     )
     print(f"written: {written}")
 
@@ -70,5 +72,5 @@ VERB = Verb(
     add_arguments,
     run,
     "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N] [--layer_norm_eps X] "
-    "[--preprocessing imagenet|half]",
+    "[--preprocessing imagenet|half] [--step N]",
 )

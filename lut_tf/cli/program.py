@@ -81,7 +81,7 @@ def _run_verb(name: str, words: list[str]) -> None:
     )
     verb.add_arguments(parser)
     try:
-        arguments = parser.parse_args(words)
+        arguments = parser.parse_args(verb.complete(words))
     except ArgumentError as error:
         raise ValueError(explain(str(error), parser, name, verb.usage)) from error
     verb.run(parser, arguments)

@@ -10,6 +10,7 @@ from lut_tf.cli import train
 from lut_tf.cli.verb import Verb
 from lut_tf.config import config_from, validate
 from lut_tf.startup import import_tensorflow
+from lut_tf.training.run_directory import with_own_settings
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -44,4 +45,5 @@ VERB = Verb(
     add_arguments,
     run,
     "[--output PNG] [--images N] [--step N] [--setting value] ...",
+    complete=with_own_settings,
 )

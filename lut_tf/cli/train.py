@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lut_tf.cli.verb import Verb
 from lut_tf.config import add_config_arguments, config_from
 from lut_tf.startup import import_tensorflow
+from lut_tf.training.run_directory import with_own_settings
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,4 +27,4 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
     print(pretrain(config, listing).summary())
 
 
-VERB = Verb("pre-train an encoder", add_arguments, run)
+VERB = Verb("pre-train an encoder", add_arguments, run, complete=with_own_settings)

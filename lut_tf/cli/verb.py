@@ -16,9 +16,11 @@ class Verb(NamedTuple):
         add_arguments: gives a parser its options.
         run: does it; imports its module itself, so that `--help` and a typo answer without TensorFlow.
         usage: a line on its use; the list of options says them once, with their meanings.
+        complete: the words as they are parsed, made from those that were typed.
     """
 
     summary: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[ArgumentParser, Namespace], None]
     usage: str = "[--setting value] ..."
+    complete: Callable[[list[str]], list[str]] = list

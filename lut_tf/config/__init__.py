@@ -11,7 +11,7 @@ from lut_tf.config.data import DataConfig, FinetuneViews, ViewsConfig
 from lut_tf.config.methods import HeadConfig, MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.pretraining import Config
-from lut_tf.config.run import MAY_DIFFER, RunConfig, check_batch_size, may_differ
+from lut_tf.config.run import COMPARED_BY_IMAGES, MAY_DIFFER, RunConfig, check_batch_size, may_differ
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
 from lut_tf.config.tree import build_group, changed, differences, get_setting, hints_of, validate
 from lut_tf.config.types import Count, Fraction, Seed, check_value, describe, show
@@ -20,7 +20,8 @@ from lut_tf.lazy import lazy_names
 _READING = ("add_config_arguments", "config_from", "from_yaml", "settings", "to_yaml")
 
 __all__ = [
-    "MAY_DIFFER", "CheckpointConfig", "ComputeConfig", "Config", "Count", "DataConfig", "DecoderConfig",
+    "COMPARED_BY_IMAGES", "MAY_DIFFER", "CheckpointConfig", "ComputeConfig", "Config", "Count", "DataConfig",
+    "DecoderConfig",
     "EncoderConfig", "FinetuneViews", "Fraction", "HeadConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig",
     "ProbeConfig", "RunConfig", "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_value",
     "describe", "differences", "get_setting", "hints_of", "may_differ", "show", "validate", *_READING,

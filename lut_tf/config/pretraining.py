@@ -25,6 +25,8 @@ class Config(RunConfig):
             CPU device.
         workers: the hosts of `multi_worker`, as host:port,host:port, the same in each process; null reads TF_CONFIG.
         worker_index: this process' place among the workers, from 0.
+        init_from: weights that a new run starts from: a run directory, an encoder's .keras file, or weights that
+            `lut-tf convert` reads; null starts from chance. A run that goes on does not read it again.
         data: where the images come from.
         views: crops and colours.
         encoder: the Vision Transformer.
@@ -37,6 +39,7 @@ class Config(RunConfig):
         compute: precision, XLA, determinism.
     """
 
+    init_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -53,6 +56,8 @@ class Config(RunConfig):
         self.method.visible(self.encoder.patches, "method")
         self.views.check_size(self.encoder.image_size, "views")
         super().check(name)
+        if self.init_from is not None and not self.init_from.strip():
+            raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
         if self.method.name == "lut" and self.optimizer.batch_size // self.optimizer.accumulate == 1:
             self._check_single_images()
 

@@ -29,6 +29,9 @@ MAY_DIFFER = (
     "data.damaged_share",
 )
 
+COMPARED_BY_IMAGES = ("data.path", "data.evaluation_path")
+"""Settings that say where images lie: a run goes on wherever the same ones do (see `training.run_directory`)."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -124,8 +127,8 @@ class RunConfig:
             )
 
     def identity(self) -> str:
-        """Return as text all the settings that must be the same wherever, and whenever, a run goes on."""
-        names = (name for name, _ in settings_of(type(self)) if not may_differ(name))
+        """Return as text all the settings that must be the same wherever a run goes on, the images' place aside."""
+        names = (name for name, _ in settings_of(type(self)) if not may_differ(name) and name not in COMPARED_BY_IMAGES)
         return "\n".join(f"{name}={get_setting(self, name)!r}" for name in names)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import Any
 
 from lut_tf.interop.encoders import LAYOUTS, read_encoder, save_encoder, save_folder
 from lut_tf.interop.files import check_target
+from lut_tf.interop.folders import is_saved_folder
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.reference import save_reference
+from lut_tf.interop.runs import load_run
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing
+from lut_tf.training.run_directory import find_saved
 from lut_tf.writing import replacing
+
+logger = logging.getLogger(__name__)
 
 TARGETS = (".keras", ".safetensors", ".pth")
 
@@ -26,6 +32,7 @@ def convert(
     layout: str | None = None,
     num_heads: int | None = None,
     image_size: int | Sequence[int] | None = None,
+    step: int | None = None,
     layer_norm_eps: float | None = None,
     preprocessing: Preprocessing | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -34,16 +41,18 @@ def convert(
 
     Args:
         source: .pth, .pt, .bin, .ckpt or .safetensors of timm, Hugging Face or a reference trainer, a folder of
-            `save_pretrained` (see `load_encoder`), or .keras of an encoder or a whole `LUT` or `MAE` model.
+            `save_pretrained` (see `load_encoder`), .keras of an encoder or a whole `LUT` or `MAE` model, or a run
+            directory, which is a whole model.
         target: ends in .keras, .safetensors or .pth; replaced if it exists. As `huggingface` also a new folder, which
             Hugging Face's `from_pretrained` reads.
         layout: `timm` (the default), `huggingface` or `reference`, of a .safetensors or .pth; a whole model goes out
             whole as `reference`, as its encoder otherwise.
-        num_heads: see `load_encoder`; a .keras file knows it.
-        image_size: see `load_encoder`; the encoder of a .keras file is resized to it.
-        layer_norm_eps: see `load_encoder`; a .keras file knows it.
-        preprocessing: see `load_encoder`; a .keras file knows it.
-        say: called with a line on the preprocessing that was taken, where it did not stand in the file.
+        num_heads: see `load_encoder`; a .keras file and a run know it.
+        image_size: see `load_encoder`; the encoder of a .keras file or a run is resized to it.
+        step: of a run's checkpoint; None takes the finished model, else the newest checkpoint that is whole.
+        layer_norm_eps: see `load_encoder`; a .keras file and a run know it.
+        preprocessing: see `load_encoder`; a .keras file and a run know it.
+        say: called with a line on the preprocessing that was taken, where it is not part of the source.
 
     Returns:
         The path written.
@@ -58,11 +67,14 @@ def convert(
         raise ValueError(f"layout={layout!r} is not known: choose one of {', '.join(LAYOUTS)}")
     path = _check_target(Path(target), layout)
     settings = {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps, "preprocessing": preprocessing}
-    if Path(source).suffix == ".keras":
+    is_run = Path(source).is_dir() and not is_saved_folder(Path(source))
+    if step is not None and not is_run:
+        raise ValueError(f"step={step} is for a run directory: leave it out, {source} is none")
+    if is_run or Path(source).suffix == ".keras":
         for setting, value in settings.items():
             if value is not None:
                 raise ValueError(f"{setting} is given, but {source} knows its own: leave it out")
-        network = _read_keras(Path(source))
+        network = _read_run(source, step) if is_run else _read_keras(Path(source))
         network = network if image_size is None else _encoder_of(network).resized(image_size)
     else:
         network, taken = read_encoder(source, image_size, **settings)
@@ -99,6 +111,13 @@ def _write(network: Any, path: Path, layout: str) -> None:
         save_folder(encoder, path)
     else:
         save_encoder(encoder, path, layout)
+
+
+def _read_run(source: str | os.PathLike[str], step: int | None) -> MaskedImageModel:
+    found = load_run(find_saved(source, step))
+    if found.step is not None:
+        logger.warning("%s: %s is converted", source, found.origin)
+    return found.model
 
 
 def _read_keras(path: Path) -> Any:

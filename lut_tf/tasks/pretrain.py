@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from lut_tf.analysis.curves import draw_curves
 from lut_tf.analysis.reconstruction import draw_reconstructions
 from lut_tf.config import Config
 from lut_tf.data.batches.pretraining import pretraining_dataset
+from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Source, open_sources
 from lut_tf.methods.base import MaskedImageModel
-from lut_tf.tasks.build import build_model, compile_model
+from lut_tf.methods.build import build_model
+from lut_tf.tasks.build import compile_model
+from lut_tf.tasks.initial import find_initial, load_initial
 from lut_tf.tasks.preflight import preflight
 from lut_tf.tasks.probes import Probes
 from lut_tf.tasks.result import RunResult, announcement, resolved
-from lut_tf.training import callbacks
+from lut_tf.training.callbacks import Pictures, Probe
 from lut_tf.training.plan import Plan
 from lut_tf.training.run import Run
 from lut_tf.training.run_directory import RunFiles
@@ -27,12 +32,17 @@ from lut_tf.training.strategy import Host
 from lut_tf.writing import replacing
 
 
-def pretrain(config: Config, listing: Listing | None = None) -> RunResult:
+def pretrain(
+    config: Config, listing: Listing | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> RunResult:
     """Pre-train as `config` says, or go on where its run directory stands.
 
     Args:
         config: of the run.
         listing: what `preflight` returned for this configuration; None has it checked here.
+        callbacks: Keras callbacks of your own, for Weights & Biases, MLflow and the like. They see what `fit` tells any
+            callback, probes included; a run that goes on inside an epoch calls `fit` twice. One with an
+            `on_train_batch_end` makes the host wait for the device at each step. On several hosts: the chief's.
 
     Raises:
         ValueError, FileNotFoundError, PermissionError: a mistake in the configuration, in one line, before anything
@@ -42,25 +52,29 @@ def pretrain(config: Config, listing: Listing | None = None) -> RunResult:
     """
     listing = preflight(config) if listing is None else listing
     files = RunFiles(Path(config.run_dir))
-    run = Run(config, files)
+    run = Run(config, files, digest_of(listing))
+    found = find_initial(config)
+    initial = None if found is None else load_initial(config, found)
     parts = open_sources(config.data, listing)
     plan = Plan(config.epochs, len(parts.train), config.optimizer.batch_size)
     probes = Probes(config, parts, files.probes)
     with run.directory([part for part in parts if part is not None]):
         model = run.build(lambda: _compiled(config, plan), plan)
         rows = probes.before(model.encoder) if run.host.chief else {}
+        with run.strategy.scope():
+            start = "" if initial is None else initial.give(model)
         complete = run.restore() >= plan.total_steps and files.encoder.exists() and files.weights.exists()
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
-            run.announce(facts, announcement(facts, config.run_dir, probes.why_none))
+            run.announce(facts, announcement(facts, config.run_dir, start, probes.why_none))
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
             run.train(batches)
             return RunResult(files, model, worker=run.host.number)
         run.train(
             batches,
-            measures=[callbacks.Probe(lambda: probes.while_training(model.encoder), probes.every)],
-            others=[_pictures(config, model, plan, parts.validation or parts.train, files)],
+            measures=[Probe(lambda: probes.while_training(model.encoder), probes.every)],
+            others=[_pictures(config, model, plan, parts.validation or parts.train, files), *callbacks],
         )
         if complete:  # what is there and whole is not written again
             return RunResult(files, model, rows, probes.title)
@@ -92,9 +106,7 @@ def _batches(
     )
 
 
-def _pictures(
-    config: Config, model: MaskedImageModel, plan: Plan, source: Source, files: RunFiles
-) -> callbacks.Pictures:
+def _pictures(config: Config, model: MaskedImageModel, plan: Plan, source: Source, files: RunFiles) -> Pictures:
     """Return the callback that draws the reconstructions of a fixed batch."""
     count = min(config.logging.pictures, len(source))
 
@@ -105,7 +117,7 @@ def _pictures(
     def draw(path: Path) -> None:
         draw_reconstructions(model, batch(), path, f"{files.root.name}, {path.stem.replace('_', ' ')}")
 
-    return callbacks.Pictures(
+    return Pictures(
         draw,
         files.pictures,
         config.logging.pictures_every,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from lut_tf.models.encoder import ViTEncoder
 
 Rows = dict[str, dict[str, float]]
 """Accuracies `knn` and `linear` by what was measured."""
+ROWS = {"raw pixels", "random encoder", "trained encoder"}
+PROBES = {"knn", "linear"}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,30 @@ class Probes:
         """Measure the pixels of small images and the untrained encoder; figures that the run directory has stay."""
         if not self._wanted:
             return {}
-        if self.path.exists():
-            return json.loads(self.path.read_text(encoding="utf-8"))
+        if (known := self._known()) is not None:
+            return known
         assert self.final is not None
         size, wanted = self.config.encoder.image_size, self.config.probe
         pixels = probe.pixel_probe(size, self.parts.train, self.final, wanted)
         rows = {"raw pixels": pixels} if pixels else {}
         rows["random encoder"] = self._encoder(encoder, self.final)
         probe.save(self.path, rows)
+        return rows
+
+    def _known(self) -> Rows | None:
+        """Return the figures that the run directory has; None where it has none, or what no probe has written."""
+        if not self.path.exists():
+            return None
+        try:
+            rows = json.loads(self.path.read_text(encoding="utf-8"))
+            good = rows.keys() <= ROWS and all(
+                row.keys() == PROBES and all(0 <= figure <= 1 for figure in row.values()) for row in rows.values()
+            )
+        except (ValueError, AttributeError, TypeError):
+            good = False
+        if not good or "random encoder" not in rows:
+            logger.warning("%s is damaged: the untrained encoder is measured anew", self.path)
+            return None
         return rows
 
     def after(self, encoder: ViTEncoder, rows: Rows) -> Rows:

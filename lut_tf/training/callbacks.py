@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import keras
 import tensorflow as tf
@@ -25,11 +29,106 @@ def _due(epoch: int, every: int) -> bool:
     return every > 0 and (epoch + 1) % every == 0
 
 
-def tensorboard(directory: Path) -> keras.callbacks.TensorBoard:
-    """Return Keras' callback that writes an epoch's figures for TensorBoard."""
-    board = keras.callbacks.TensorBoard(str(directory), write_graph=False)
-    board.async_safe = True  # by epochs only, so its `on_train_batch_end` does nothing; Keras need not wait to call it
-    return board
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras' callback that writes an epoch's figures for TensorBoard, with epochs from 1 as everywhere else.
+
+    Args:
+        directory: TensorBoard's.
+    """
+
+    async_safe = True  # by epochs only, so its `on_train_batch_end` does nothing; Keras need not wait to call it
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(str(directory), write_graph=False)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write."""
+        super().on_epoch_end(epoch + 1, logs)
+
+
+class TrainingClock(keras.callbacks.Callback):
+    """Knows how long an epoch has trained: what other callbacks do as it ends does not count, nor what is done `apart`.
+
+    Put it before those.
+
+    Attributes:
+        seconds: of the last epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = self._started = self._apart = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start."""
+        self._started, self._apart = time.perf_counter(), 0.0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self._started - self._apart
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Leave out what the block takes."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._apart += time.perf_counter() - began
+
+
+class Progress(keras.callbacks.Callback):
+    """One line on a terminal that says how far the run is, and how long it still takes, probes and saving included.
+
+    Args:
+        start_step: optimizer steps that the run has behind it when `fit` starts.
+        plan: of the run.
+        terminal: where to.
+        every: seconds between two looks of the line.
+    """
+
+    async_safe = True  # Keras calls `on_train_batch_end` in a thread, and training does not wait for the losses
+
+    def __init__(self, start_step: int, plan: Plan, terminal: TextIO, every: float = 0.5) -> None:
+        super().__init__()
+        self._plan, self._terminal, self._every = plan, terminal, every
+        self._epoch_start = self._ended = start_step
+        self._first: tuple[int, float] | None = None
+        self._shown_at, self._shown = -math.inf, ""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Show the step, if it is time."""
+        step, now = self._epoch_start + batch + 1, time.monotonic()
+        self._first = self._first or (step, now)  # the first step is compiled, and says nothing of the others
+        if step > self._ended and now - self._shown_at >= self._every:
+            self._shown_at = now
+            self._show(self._line(step, now, logs or {}))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Make room for the epoch's own line."""
+        self._epoch_start = self._ended = (epoch + 1) * self._plan.steps_per_epoch
+        self._show("")
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Leave no half line."""
+        self._show("")
+
+    def _line(self, step: int, now: float, logs: dict[str, float]) -> str:
+        plan, (first, since) = self._plan, self._first or (step, now)
+        epoch = min((step - 1) // plan.steps_per_epoch + 1, plan.epochs)
+        words = [f"epoch {epoch}/{plan.epochs}", f"step {step}/{plan.total_steps}"]
+        words += [f"loss {logs['loss']:.4f}"] if "loss" in logs else []
+        if step > first and now > since:
+            each = (now - since) / (step - first)
+            left = timedelta(seconds=round(each * (plan.total_steps - step)))
+            words += [f"{plan.batch_size / each:.0f} images/s", f"{left} left"]
+        return "  ".join(words)
+
+    def _show(self, line: str) -> None:
+        line = line[: shutil.get_terminal_size().columns - 1]  # a longer one would break, and stay
+        if line or self._shown:
+            print(f"\r{line:<{len(self._shown)}}", end="" if line else "\r", file=self._terminal, flush=True)
+        self._shown = line
 
 
 class Probe(keras.callbacks.Callback):
@@ -60,7 +159,9 @@ def _step_of(line: bytes) -> float | None:
 
 
 class MetricsLog(keras.callbacks.Callback):
-    """One JSON line an epoch: epoch (from 1), step, losses, rates, probes, seconds, images per second.
+    """One JSON line an epoch: epoch (from 1), step, losses, rates, probes, seconds, images per second of training.
+
+    The seconds are all until the line is written; in the images per second probes and saving do not count.
 
     Lines of steps that a resumed run does again are dropped when it starts.
 
@@ -68,12 +169,13 @@ class MetricsLog(keras.callbacks.Callback):
         path: the file.
         start_step: optimizer steps that the run has behind it when it starts.
         plan: of the run.
+        clock: says how long the epoch has trained.
         patient: when the disk is full, keep the lines for the next epoch instead of raising `OSError`.
     """
 
-    def __init__(self, path: Path, start_step: int, plan: Plan, patient: bool = False) -> None:
+    def __init__(self, path: Path, start_step: int, plan: Plan, clock: TrainingClock, patient: bool = False) -> None:
         super().__init__()
-        self._patient, self._waiting = patient, list[str]()
+        self._clock, self._patient, self._waiting = clock, patient, list[str]()
         self._path, self._plan = path, plan
         self._keep_up_to(start_step)
 
@@ -101,7 +203,7 @@ class MetricsLog(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._start
         values = {name: float(value) for name, value in (logs or {}).items()}
         images = self.params["steps"] * self._plan.batch_size  # a resumed epoch has fewer steps
-        speed = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1)}
+        speed = {"seconds": round(seconds, 3), "images_per_second": round(images / max(self._clock.seconds, 1e-9), 1)}
         line = {"epoch": epoch + 1, "step": (epoch + 1) * self._plan.steps_per_epoch, **values, **speed}
         self._waiting.append(json.dumps(line) + "\n")
         self._write()

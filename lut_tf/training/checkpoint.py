@@ -19,12 +19,14 @@ import tensorflow as tf
 
 from lut_tf.errors import Stopped
 from lut_tf.step import Trainable
+from lut_tf.training.run_directory import newest, path_of, steps_in
 from lut_tf.writing import remove_unfinished, replacing
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-NAME = re.compile(r"step_([0-9]{8,})")
+WEIGHTS = "model"
+"""What the names of the model's own variables begin with."""
 COUNTED = re.compile(r"_\d+(?=/|$)")
 
 
@@ -105,38 +107,13 @@ class Checkpoints:
         """
         if self._chief:
             remove_unfinished(self.directory)
-        steps, damaged = self.steps(), []
-        for step in reversed(steps):
-            try:
-                manifest = _verify(self.path(step), step)
-            except DamagedCheckpoint as damage:
-                logger.warning("checkpoint of step %d is damaged (%s): trying the one before", step, damage)
-                damaged.append(self.path(step))
-                continue
-            self._check_variables(manifest.get("variables"), step)
-            status = self._checkpoint.read(str(self.path(step) / "state"))
-            status.assert_existing_objects_matched().expect_partial()
-            self._set_aside(damaged)
-            return step
-        if steps:
-            raise DamagedCheckpoint(
-                f"none of the {len(steps)} checkpoints in {self.directory} is whole: bring back a copy of one, or give "
-                f"another --run_dir to begin anew"
-            )
-        return 0
-
-    def _check_variables(self, held: dict[str, Any] | None, step: int) -> None:
-        """Refuse to read weights into others' places; checkpoints of the first version do not name their variables."""
-        if held is None:
-            return
-        wanted = described(self.model)
-        odd = [name for name in sorted(wanted.keys() | held.keys()) if wanted.get(name) != held.get(name)]
-        if odd:
-            found, here = held.get(odd[0], "nothing"), wanted.get(odd[0], "nothing")
-            raise ValueError(
-                f"{self.path(step)} was made by another version: {odd[0]} is {found} there and {here} here: go on with "
-                f"that version, or give another --run_dir"
-            )
+        steps = self.steps()
+        if not steps:
+            return 0
+        step, held, damaged = _newest_whole(self.directory, steps)
+        _read(self._checkpoint, self.path(step), held, described(self.model))
+        self._set_aside(damaged)
+        return step
 
     def _forget_old(self) -> None:
         for step in self.steps()[: -self._keep]:
@@ -151,27 +128,86 @@ class Checkpoints:
             path.rename(aside)
 
 
-def steps_in(directory: Path) -> list[int]:
-    """Return the steps of the checkpoints in a directory, oldest first."""
-    names = (path.name for path in directory.glob("step_*") if path.is_dir())
-    return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
+def read_weights(model: Any, directory: Path, step: int | None = None) -> int:
+    """Load the weights of a checkpoint alone — student, teacher, BatchNorm statistics — and return its step.
+
+    Nothing on the disk is touched: the run that the checkpoint belongs to may be under way.
+
+    Args:
+        model: of the run's configuration; it need not be compiled.
+        directory: where the checkpoints lie; there is one at least.
+        step: of the checkpoint; None takes the newest that is whole.
+
+    Raises:
+        DamagedCheckpoint: the one that was asked for, or every one, is damaged.
+        ValueError: it holds another network.
+    """
+    found, held, _ = _newest_whole(directory, steps_in(directory) if step is None else [step])
+    weights = _weights(model)
+    if held is not None:
+        held = {name: what for name, what in held.items() if name.startswith(f"{WEIGHTS}_")}
+    checkpoint = tf.train.Checkpoint(variables={name: variable.value for name, variable in weights.items()})
+    _read(checkpoint, path_of(directory, found), held, _described(weights))
+    return found
 
 
-def path_of(directory: Path, step: int) -> Path:
-    """Return the folder of a step's checkpoint."""
-    return directory / f"step_{step:08d}"
+def _newest_whole(directory: Path, steps: list[int]) -> tuple[int, dict[str, Any] | None, list[Path]]:
+    """Return the step of the newest checkpoint that is whole, its variables by name, and the damaged newer ones.
+
+    The variables are None in checkpoints of the first version, which do not name them.
+
+    Raises:
+        DamagedCheckpoint: none of `steps` is whole.
+    """
+    damaged: list[Path] = []
+    for step in reversed(steps):
+        try:
+            return step, _verify(path_of(directory, step), step).get("variables"), damaged
+        except DamagedCheckpoint as damage:
+            before = ": trying the one before" if step != steps[0] else ""
+            logger.warning("checkpoint of step %d is damaged (%s)%s", step, damage, before)
+            damaged.append(path_of(directory, step))
+    what = f"{damaged[0]} is not" if len(steps) == 1 else f"none of the {len(steps)} checkpoints in {directory} is"
+    raise DamagedCheckpoint(f"{what} whole: bring back a copy of one, or give another --run_dir to begin anew")
 
 
-def newest(directory: Path) -> str:
-    """Return the path of the newest checkpoint in a directory for a message, or `none`."""
-    steps = steps_in(directory)
-    return str(path_of(directory, steps[-1])) if steps else "none"
+def _read(
+    checkpoint: tf.train.Checkpoint, folder: Path, held: dict[str, Any] | None, wanted: dict[str, list[Any]]
+) -> None:
+    """Read a checkpoint, and refuse to read weights into others' places.
+
+    Raises:
+        ValueError: it holds other variables, or in another order.
+    """
+    odd = [name for name in sorted(wanted.keys() | held.keys()) if wanted.get(name) != held.get(name)] if held else []
+    if odd and held:
+        found, here = held.get(odd[0], "nothing"), wanted.get(odd[0], "nothing")
+        raise _others(folder, f"{odd[0]} is {found} there and {here} here")
+    try:
+        status = checkpoint.read(str(folder / "state"))
+        status.assert_existing_objects_matched().expect_partial()
+    except (ValueError, AssertionError, tf.errors.OpError) as error:  # of the first version, whose names nobody knows
+        raise _others(folder, str(error).splitlines()[0][:200]) from error
+
+
+def _others(folder: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{folder} is of a run with other settings, or of another version ({why}): give the settings and the version "
+        "that it was made with, or another --run_dir"
+    )
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    return _enumerated({WEIGHTS: model.variables})
 
 
 def _numbered(model: Trainable) -> dict[str, Any]:
     """Return the Keras variables of a run: student, teacher, BatchNorm statistics, optimizer, means of the metrics."""
     means = [variable for metric in model.metrics for variable in metric.variables]
-    groups = {"model": model.variables, "optimizer": model.optimizer.variables, "means": means}
+    return {**_weights(model), **_enumerated({"optimizer": model.optimizer.variables, "means": means})}
+
+
+def _enumerated(groups: dict[str, Any]) -> dict[str, Any]:
     return {f"{group}_{i:04d}": v for group, variables in groups.items() for i, v in enumerate(variables)}
 
 
@@ -187,7 +223,11 @@ def state(model: Trainable) -> dict[str, tf.Variable]:
 
 def described(model: Trainable) -> dict[str, list[Any]]:
     """Return path and shape of each numbered variable, the path without what Keras counts up within a process."""
-    return {name: [COUNTED.sub("", v.path), list(v.shape)] for name, v in _numbered(model).items()}
+    return _described(_numbered(model))
+
+
+def _described(numbered: dict[str, Any]) -> dict[str, list[Any]]:
+    return {name: [COUNTED.sub("", v.path), list(v.shape)] for name, v in numbered.items()}
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import keras
 
@@ -54,6 +55,22 @@ class BetweenSteps(keras.callbacks.Callback):
     def looks(self, epoch_ends: bool) -> bool:
         """Tell whether it is time to look at the device; at the same steps on every host."""
         return epoch_ends or self.step % LOOK_EVERY == 0
+
+
+class KeepHold(BetweenSteps):
+    """Stop when the run directory is no longer this process'; put it first, before anything of a step is written.
+
+    Args:
+        check: raises what is to be said; it costs a look at two names.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__(0)
+        self._check = check
+
+    def after_step(self, epoch_ends: bool) -> None:
+        """Look."""
+        self._check()
 
 
 class NonFiniteLoss(Stopped):
@@ -125,6 +142,7 @@ class SaveCheckpoint(BetweenSteps):
         request: asks the run to stop.
         guard: looks first, so that nothing of a bad step is saved.
         hosts: of the run.
+        apart: what time spent in it does not count as training.
     """
 
     def __init__(
@@ -137,8 +155,10 @@ class SaveCheckpoint(BetweenSteps):
         request: StopRequest,
         guard: StopOnNonFinite,
         hosts: int = 1,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__(start_step)
+        self._apart = apart
         self._checkpoints, self._total, self._intervals = checkpoints, plan.total_steps, intervals
         self._settings, self._request, self._guard, self._hosts = settings, request, guard, hosts
         self._saved_at = time.monotonic()
@@ -159,7 +179,8 @@ class SaveCheckpoint(BetweenSteps):
         if not (due or late or stop or self.step == self._total):
             return
         self._guard.look()
-        saved = self._save()
+        with self._apart():
+            saved = self._save()
         self._saved_at = time.monotonic()
         if stop:
             raise Interrupted(self._request.number, self.step, saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from lut_tf.errors import Stopped
 from lut_tf.training.run_directory import RunFiles
+
+logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -65,27 +68,84 @@ def stop_requests() -> Iterator[StopRequest]:
 def holder(run_dir: Path) -> str:
     """Return who holds a run directory, or held it last, in words; empty where nobody ever did."""
     path = RunFiles(run_dir).lock
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory while the block runs; the system lets go of it when the process dies, however it dies.
+class Hold:
+    """A run directory that this process has for itself; the system lets go of it however the process ends.
+
+    Args:
+        run_dir: an existing folder.
 
     Raises:
         ValueError: another process holds it.
     """
-    path = RunFiles(run_dir).lock
-    # Without `flock` there is no lock: a mere file, filelock's way out, would outlive a killed process.
-    lock = FileLock(path, blocking=False, fallback_to_soft=False)
-    try:
-        held = lock.acquire()
-    except Timeout:
-        raise ValueError(
-            f"run_dir={str(run_dir)!r} is in use by process {holder(run_dir) or '?'}: "
-            f"wait for it, or give another --run_dir"
-        ) from None
-    with held:
+
+    def __init__(self, run_dir: Path) -> None:
+        self._root, self._path = run_dir, RunFiles(run_dir).lock
+        self._place = _identity(run_dir)
+        # Without `flock` there is no lock: a mere file, filelock's way out, would outlive a killed process.
+        self._lock = FileLock(self._path, blocking=False, fallback_to_soft=False)
+        self._take()
+
+    def _take(self) -> None:
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"run_dir={str(self._root)!r} is in use by process {holder(self._root) or '?'}: "
+                f"wait for it, or give another --run_dir"
+            ) from None
         who = f"{os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        path.write_text(who, encoding="utf-8")
-        yield
+        self._path.write_text(who, encoding="utf-8")
+        self._held = _identity(self._path)
+
+    def check(self) -> None:
+        """See that the directory is still there and this process'; a lock that a cleaner has removed is made anew.
+
+        Raises:
+            lut_tf.errors.Stopped: the directory is gone, or another process has it.
+        """
+        if _identity(self._root) != self._place:
+            raise Stopped(
+                f"run_dir={str(self._root)!r} was renamed or removed while the run was on, and nothing more is "
+                "written: give the new --run_dir, or put it back, to go on from its last checkpoint"
+            )
+        if _identity(self._path) == self._held:
+            return
+        self._lock.release()
+        try:
+            self._take()
+        except ValueError:
+            raise Stopped(
+                f"{self._path} was removed while the run was on, and process {holder(self._root) or '?'} has taken the "
+                "directory: this one stops, and the other goes on from the last checkpoint"
+            ) from None
+        logger.warning("%s was removed while the run was on: it is made anew; keep cleaners off it", self._path)
+
+    def release(self) -> None:
+        """Let go of the directory."""
+        self._lock.release()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file or folder from another of its name; None where there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[Hold]:
+    """Hold a run directory while the block runs.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    hold = Hold(run_dir)
+    try:
+        yield hold
+    finally:
+        hold.release()

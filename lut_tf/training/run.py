@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,10 +25,10 @@ from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
 from lut_tf.training import callbacks, guards
 from lut_tf.training.agreement import check_agreement
-from lut_tf.training.checkpoint import Checkpoints, newest
-from lut_tf.training.interruption import StopRequest, holder, locked, stop_requests
+from lut_tf.training.checkpoint import Checkpoints
+from lut_tf.training.interruption import Hold, StopRequest, holder, locked, stop_requests
 from lut_tf.training.plan import Plan, Stretch
-from lut_tf.training.run_directory import RunFiles
+from lut_tf.training.run_directory import IMAGES, RunFiles, newest, steps_in
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
 from lut_tf.writing import remove_unfinished, write_text
 
@@ -49,6 +50,7 @@ class Run:
     Args:
         config: validated; TensorFlow's devices are chosen by it.
         files: where the run writes what.
+        images: digest of the images that it reads (`lut_tf.data.reading.digest`); all hosts must read the same.
 
     Attributes:
         strategy: the devices and hosts.
@@ -59,12 +61,13 @@ class Run:
         ValueError: fewer devices exist than were asked for, or they cannot share the batch evenly.
     """
 
-    def __init__(self, config: RunConfig, files: RunFiles) -> None:
-        self.config, self.files = config, files
+    def __init__(self, config: RunConfig, files: RunFiles, images: str = "") -> None:
+        self.config, self.files, self._images = config, files, images
         self.strategy = build_strategy(config)
         config.check_replicas(self.strategy.num_replicas_in_sync)
         self.host = this_host(self.strategy)
         self.step = 0
+        self._hold: Hold | None = None
         self._sources: Sequence[Any] = ()
 
     @contextmanager
@@ -80,22 +83,33 @@ class Run:
         """
         self._sources = sources
         try:
+            self._make_directory()
+            # The chief holds the directory for all.
+            with locked(self.files.root) if self.host.chief else nullcontext() as self._hold:
+                if self.host.chief:
+                    for folder in (self.files.root, self.files.pictures):
+                        remove_unfinished(folder)
+                    if not steps_in(self.files.checkpoints):
+                        self._write_config()
+                try:
+                    yield
+                except (tf.errors.OpError, OSError):
+                    if self._hold is not None:
+                        self._hold.check()  # nothing can be written to a directory that is gone
+                    raise
+        except (tf.errors.OpError, OSError, RuntimeError) as error:  # the last is what HDF5 says of a full disk
+            self._explain(error)
+            raise
+
+    def _make_directory(self) -> None:
+        try:
             self.files.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
             raise PermissionError(
                 f"run_dir={self.config.run_dir!r} cannot be made ({error.strerror}): give another"
             ) from error
-        # The chief holds the directory for all.
-        with locked(self.files.root) if self.host.chief else nullcontext():
-            if self.host.chief:
-                for folder in (self.files.root, self.files.pictures):
-                    remove_unfinished(folder)
-                write_text(self.files.config, to_yaml(self.config))
-            try:
-                yield
-            except (tf.errors.OpError, OSError) as error:
-                self._explain(error)
-                raise
 
     def build(self, make: Callable[[], TrainableModel], plan: Plan) -> TrainableModel:
         """Return the compiled model that `make` returns, made from the run's seed on its devices.
@@ -126,7 +140,12 @@ class Run:
         with self.strategy.scope():
             self.step = self.checkpoints.restore()
             check_agreement(self.strategy, self.model, self._shared_settings(), self.step)
+        if self.host.chief and self.step:  # only now is it known that the checkpoint is of these settings
+            self._write_config()
         return self.step
+
+    def _write_config(self) -> None:
+        write_text(self.files.config, to_yaml(self.config))
 
     def announce(self, facts: dict[str, Any], text: str) -> None:
         """Say in a few lines what runs, and keep it: people stop a wrong run early if they can see it.
@@ -135,7 +154,7 @@ class Run:
             facts: what the settings came to, for `resolved.json`.
             text: the same for people.
         """
-        write_text(self.files.resolved, json.dumps(facts, indent=2) + "\n")
+        write_text(self.files.resolved, json.dumps({**facts, IMAGES: self._images}, indent=2) + "\n")
         print(text)
         if self.step >= self.plan.total_steps:
             print("  this run is complete: nothing is left to train")
@@ -172,9 +191,11 @@ class Run:
                     initial_epoch=stretch.first_epoch,
                     steps_per_epoch=stretch.steps,
                     shuffle=False,
-                    verbose=self._verbosity(),
+                    verbose=2 if self.host.chief else 0,
                     callbacks=self._callbacks(stretch, request, measures, others),
                 )
+                if self.model.stop_training:  # one of the callbacks wants no more of it
+                    return
 
     def _callbacks(
         self, stretch: Stretch, request: StopRequest, measures: Sequence[Any], others: Sequence[Any]
@@ -186,15 +207,18 @@ class Run:
         guard = guards.StopOnNonFinite(
             stretch.start_step, self._images_of, self.checkpoints, config.optimizer.max_bad_steps
         )
+        clock = callbacks.TrainingClock()
         save = guards.SaveCheckpoint(
-            self.checkpoints, plan, stretch.start_step, intervals, wanted, request, guard, self.host.total
+            self.checkpoints, plan, stretch.start_step, intervals, wanted, request, guard, self.host.total, clock.apart
         )
         if not self.host.chief:
             return [callbacks.RestoreMeans(means), guard, save]
-        patient = wanted.on_failure == "continue"
-        log = callbacks.MetricsLog(self.files.metrics, stretch.start_step, plan, patient)
-        board = [callbacks.tensorboard(self.files.tensorboard)] if config.logging.tensorboard else []
-        return [callbacks.RestoreMeans(means), guard, *measures, log, *board, *others, save]
+        hold = [guards.KeepHold(self._hold.check)] if self._hold else []
+        shown = [callbacks.Progress(stretch.start_step, plan, sys.stdout)] if sys.stdout.isatty() else []
+        log = callbacks.MetricsLog(self.files.metrics, stretch.start_step, plan, clock, wanted.on_failure == "continue")
+        board = [callbacks.TensorBoard(self.files.tensorboard)] if config.logging.tensorboard else []
+        first = [callbacks.RestoreMeans(means), clock, *hold, *shown, guard]
+        return [*first, *measures, log, *board, *others, save]
 
     def _images_of(self, step: int) -> list[int]:
         _, indices = step_indices(
@@ -205,24 +229,22 @@ class Run:
         )
         return indices.numpy().tolist()
 
-    def _verbosity(self) -> int:
-        """Return 1 (a bar) for people, 2 (a line an epoch) for files, 0 for hosts that are not the chief."""
-        return (1 if sys.stdout.isatty() else 2) if self.host.chief else 0
-
     def _shared_settings(self) -> str:
         """Return what all hosts must share at one time: the run's settings, what shapes a step, and the directory.
 
         Building the model has waited for the chief, so the holder that is read here is the chief.
         """
         skips = bool(self.config.optimizer.max_bad_steps)
-        return f"{self.config.identity()}\nmax_bad_steps={skips}\nrun_dir held by {holder(self.files.root)}"
+        shared = f"{self.config.identity()}\nimages={self._images}\nmax_bad_steps={skips}"
+        return f"{shared}\nrun_dir held by {holder(self.files.root)}"
 
     def _explain(self, error: Exception) -> None:
         """Raise what a user can act upon, where an error has a cause that is known."""
         saved = newest(self.files.checkpoints)
-        if isinstance(error, OSError) and error.errno in FULL_DISK:
+        full = next((os.strerror(number) for number in FULL_DISK if _is(error, number)), "")
+        if full:
             raise Stopped(
-                f"{self.files.root} could not be written ({error.strerror}); the last good "
+                f"{self.files.root} could not be written ({full}); the last good "
                 f"checkpoint is {saved}: make room, then start again to go on from there"
             ) from error
         for source in self._sources:
@@ -234,3 +256,8 @@ class Run:
                 f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "
                 f"them again, and they go on from the last checkpoint ({saved})"
             ) from error
+
+
+def _is(error: Exception, number: int) -> bool:
+    """Tell whether an error is the system's of this number; TensorFlow and HDF5 have it in their words alone."""
+    return getattr(error, "errno", None) == number or os.strerror(number) in str(error)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-from lut_tf.config import RunConfig, differences, from_yaml, get_setting, may_differ, show
+from lut_tf.config import COMPARED_BY_IMAGES, Config, RunConfig, differences, from_yaml, get_setting, may_differ, show
 from lut_tf.writing import nearest_existing
+
+CHECKPOINT = re.compile(r"step_([0-9]{8,})")
+IMAGES = "images_digest"
+"""The name in `resolved.json` of the digest of what the run reads."""
+
+_GO_ON = (
+    "bring back a copy of it; or remove it and give the run's own settings to go on, or another --run_dir to begin anew"
+)
+
+Tree = TypeVar("Tree", bound=RunConfig)
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,90 @@ class RunFiles:
         """Held by the process that runs; its text says which."""
         return self.root / "lock"
 
+    def check(self, named: str) -> None:
+        """Refuse a folder where the run writes a file, and a file where it keeps a folder.
+
+        Args:
+            named: the run directory in the message.
+
+        Raises:
+            ValueError: the first that is in the way.
+        """
+        files = (
+            self.config, self.resolved, self.metrics, self.probes, self.curves, self.encoder, self.weights, self.lock,
+        )  # fmt: skip
+        wrong = [(path, "folder", "file") for path in files if path.is_dir()]
+        folders = (self.checkpoints, self.pictures, self.tensorboard)
+        wrong += [(path, "file", "folder") for path in folders if path.exists() and not path.is_dir()]
+        for path, found, wanted in wrong:
+            raise ValueError(
+                f"{named} holds the {found} {path.relative_to(self.root)} where a run keeps a {wanted}: move it away, "
+                "or give another --run_dir"
+            )
+
+
+class Saved(NamedTuple):
+    """Where a run directory keeps the weights of its whole model.
+
+    Attributes:
+        files: of the run.
+        config: of the run.
+        step: of the checkpoint that was asked for; None: of the finished model, or the newest checkpoint that is whole.
+    """
+
+    files: RunFiles
+    config: Config
+    step: int | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the weights are those that the run left when it was through."""
+        return self.step is None and self.files.weights.is_file()
+
+
+def find_saved(run_dir: str | os.PathLike[str], step: int | None = None, setting: str = "source") -> Saved:
+    """Return where a run keeps its weights, having looked at names alone.
+
+    Args:
+        run_dir: of a pre-training run, finished or not.
+        step: of the checkpoint that is wanted; None takes the finished model, else the newest checkpoint.
+        setting: what errors call `run_dir`.
+
+    Raises:
+        FileNotFoundError: there is no configuration, no such checkpoint, or no weights at all.
+        ValueError: the configuration cannot be read.
+    """
+    files, named = RunFiles(Path(run_dir).expanduser()), f"{setting}={str(run_dir)!r}"
+    if not files.config.is_file():
+        raise FileNotFoundError(f"{named} holds no {files.config.name}: give the directory of a run")
+    config, steps = read_saved(files, Config, named, "give the directory of another run"), steps_in(files.checkpoints)
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise FileNotFoundError(f"step={step} is no checkpoint of {named}, which has {there}: give one of them")
+    if not steps and not files.weights.is_file():
+        raise FileNotFoundError(
+            f"{named} holds neither {files.weights.name} nor a checkpoint: give the directory of a run that has saved "
+            "something"
+        )
+    return Saved(files, config, step)
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Return the steps of the checkpoints in a directory, oldest first."""
+    names = (path.name for path in directory.glob("step_*") if path.is_dir())
+    return sorted(int(found[1]) for name in names if (found := CHECKPOINT.fullmatch(name)))
+
+
+def path_of(directory: Path, step: int) -> Path:
+    """Return the folder of a step's checkpoint."""
+    return directory / f"step_{step:08d}"
+
+
+def newest(directory: Path) -> str:
+    """Return the path of the newest checkpoint in a directory for a message, or `none`."""
+    steps = steps_in(directory)
+    return str(path_of(directory, steps[-1])) if steps else "none"
+
 
 def check_run_dir(config: RunConfig) -> None:
     """Refuse a run directory that cannot be written or holds another run; reads the disk and writes nothing.
@@ -93,28 +191,119 @@ def check_run_dir(config: RunConfig) -> None:
             f"run_dir={config.run_dir!r} cannot be written, there is no write permission in {existing}: "
             "give another --run_dir"
         )
-    saved = RunFiles(folder).config
-    if saved.is_file():
-        _check_same_run(config, _read_saved(config, saved))
+    files, named = RunFiles(folder), f"run_dir={config.run_dir!r}"
+    files.check(named)
+    if files.config.is_file():
+        saved = read_saved(files, type(config), named, _GO_ON)
+        _check_same_run(config, saved)
 
 
-def _read_saved(config: RunConfig, path: Path) -> RunConfig:
+def read_saved(files: RunFiles, tree: type[Tree], named: str, remedy: str) -> Tree:
+    """Return the configuration that a run directory holds.
+
+    Args:
+        files: of the run.
+        tree: of its task.
+        named: the run directory in the message.
+        remedy: what the message says can be done.
+
+    Raises:
+        ValueError: it is empty, or this version cannot read it.
+    """
     try:
-        return from_yaml(path.read_text(encoding="utf-8"), type(config))
+        text = files.config.read_text(encoding="utf-8")
+        if not text.strip("\0 \n"):
+            raise ValueError("it is empty")
+        return from_yaml(text, tree)
     except ValueError as error:
         raise ValueError(
-            f"run_dir={config.run_dir!r} holds a config.yaml that this version cannot read ({error}): "
-            "give another --run_dir"
+            f"{named} holds a {files.config.name} that this version cannot read ({error}): {remedy}"
         ) from error
 
 
+def with_own_settings(words: list[str]) -> list[str]:
+    """Have a command that names a run's directory, and no file of settings, begin with the settings of that run.
+
+    Args:
+        words: of a command that takes the settings of a pre-training run.
+
+    Raises:
+        ValueError: the run's settings cannot be read.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config", "--run_dir"):
+        parser.add_argument(option, nargs="?")
+    given, _ = parser.parse_known_args(words)
+    if given.run_dir is None or "--config" in {word.split("=", 1)[0] for word in words}:
+        return words
+    files = RunFiles(Path(given.run_dir))
+    if not files.config.is_file():
+        return words
+    read_saved(files, Config, f"run_dir={given.run_dir!r}", _GO_ON)
+    return ["--config", str(files.config), *words]
+
+
+def same_place(one: Any, other: Any) -> bool:
+    """Tell whether two settings are the same path in other words: relative or not, by a link, with a slash more."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return one == other
+    return os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
+
+
+def check_same_images(config: RunConfig, digest: str) -> None:
+    """Refuse to go on with other images than the run has begun with; where they lie does not matter.
+
+    Args:
+        config: of the run, whose directory `check_run_dir` has been content with.
+        digest: of the images, as `lut_tf.data.reading.digest` finds it.
+
+    Raises:
+        ValueError: the images, or where nobody has written down what they were, the folders, are others.
+    """
+    files = RunFiles(Path(config.run_dir))
+    if not files.config.is_file():
+        return
+    begun = _begun_with(files)
+    if begun is not None:
+        if begun == digest:
+            return
+        what = "has begun with other images: their names, numbers or classes are no longer the same"
+        raise ValueError(f"run_dir={config.run_dir!r} {what}: give --data.path of those, or another --run_dir")
+    saved = read_saved(files, type(config), f"run_dir={config.run_dir!r}", _GO_ON)
+    pairs = {name: (get_setting(saved, name), get_setting(config, name)) for name in COMPARED_BY_IMAGES}
+    _refuse_others(config, saved, [name for name, pair in pairs.items() if not same_place(*pair)])
+
+
+def _begun_with(files: RunFiles) -> str | None:
+    """Return the digest in `resolved.json`; None where there is none, as in earlier versions', or in a torn file."""
+    try:
+        found = json.loads(files.resolved.read_text(encoding="utf-8"))[IMAGES]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else None
+
+
 def _check_same_run(config: RunConfig, saved: RunConfig) -> None:
-    changed = [name for name in differences(saved, config) if not may_differ(name)]
-    if changed:
-        listed = "; ".join(
-            f"{name} was {show(get_setting(saved, name))}, now {show(get_setting(config, name))}" for name in changed
-        )
-        raise ValueError(
-            f"run_dir={config.run_dir!r} holds a run of another configuration ({listed}): "
-            f"give another --run_dir, or the old value{'s' if len(changed) > 1 else ''}"
-        )
+    changed = [name for name in differences(saved, config) if not may_differ(name) and name not in COMPARED_BY_IMAGES]
+    if "init_from" in changed and same_place(get_setting(saved, "init_from"), get_setting(config, "init_from")):
+        changed.remove("init_from")
+    _refuse_others(config, saved, changed)
+
+
+def _refuse_others(config: RunConfig, saved: RunConfig, changed: list[str]) -> None:
+    """Name the settings that may not change when a run goes on.
+
+    Raises:
+        ValueError: there are any.
+    """
+    if not changed:
+        return
+    listed = "; ".join(
+        f"{name} was {show(get_setting(saved, name))}, now {show(get_setting(config, name))}" for name in changed
+    )
+    starts = hasattr(config, "init_from") and not any(name.startswith("encoder.") for name in changed)
+    more = f" (with --init_from {config.run_dir} it starts from these weights)" if starts else ""
+    raise ValueError(
+        f"run_dir={config.run_dir!r} holds a run of another configuration ({listed}): "
+        f"give another --run_dir{more}, or the old value{'s' if len(changed) > 1 else ''}"
+    )

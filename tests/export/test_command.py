@@ -110,7 +110,7 @@ def test_a_script_writes_its_own_format(
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
     assert end.value.code == 0
-    assert asked == [(str(run_dir), script.removeprefix("to_").removesuffix(".py"), str(tmp_path))]
+    assert asked == [(str(run_dir), script.removeprefix("to_").removesuffix(".py"), str(tmp_path), None)]
 
 
 def test_mistakes_are_refused(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

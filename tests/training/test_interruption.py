@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lut_tf.errors import Stopped
 from lut_tf.training.interruption import Interrupted, holder, locked, stop_requests
 
 HOLD = """
@@ -122,3 +125,45 @@ def test_the_status_is_the_shells(tmp_path: Path) -> None:
     assert Interrupted(0, 3).status == 143
     assert "stopped by another host after step 3, which is saved" in str(Interrupted(0, 3))
     assert "could not be saved" in str(Interrupted(signal.SIGINT, 3, saved=False))
+
+
+def test_a_lock_that_a_cleaner_removes_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with locked(tmp_path) as hold:
+        hold.check()
+        (tmp_path / "lock").unlink()
+        with caplog.at_level(logging.WARNING):
+            hold.check()
+            hold.check()
+        assert caplog.text.count("lock was removed while the run was on: it is made anew") == 1
+        with pytest.raises(ValueError, match="is in use by process"), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_run_stops_when_another_has_taken_its_directory(tmp_path: Path) -> None:
+    with locked(tmp_path) as hold:
+        (tmp_path / "lock").unlink()
+        process = python(HOLD, str(tmp_path))
+        try:
+            with pytest.raises(Stopped, match=rf"lock was removed .* process {process.pid} on .*: this one stops"):
+                hold.check()
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("change", ["renamed", "removed", "replaced"])
+def test_a_run_stops_when_its_directory_is_no_longer_there(tmp_path: Path, change: str) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    with locked(run_dir) as hold:
+        if change == "removed":
+            shutil.rmtree(run_dir)
+        else:
+            run_dir.rename(tmp_path / "elsewhere")
+        if change == "replaced":
+            run_dir.mkdir()
+        with pytest.raises(Stopped, match=rf"^run_dir='{run_dir}' was renamed or removed while the run was on"):
+            hold.check()
+        assert run_dir.exists() == (change == "replaced")

@@ -1,0 +1,188 @@
+"""`init_from`: the weights that a new run starts from, and what of them fits."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lut_tf.config import Config, EncoderConfig
+from lut_tf.config.presets import EncoderSize
+from lut_tf.training.run_directory import RunFiles, Saved, find_saved, steps_in
+
+if TYPE_CHECKING:
+    from lut_tf.methods.base import MaskedImageModel
+    from lut_tf.models.encoder import ViTEncoder
+
+HEADS = ("projector", "predictor")
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights to start from.
+
+    Attributes:
+        origin: where they are from, in words.
+        parts: networks by their names in a method: `encoder`, and what there is of `decoder`, `projector`, `predictor`,
+            `teacher_encoder` and `teacher_projector`.
+    """
+
+    origin: str
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def give(self, model: MaskedImageModel) -> str:
+        """Give a model what fits it; return what was taken and what is fresh, as a line for people."""
+        wanted = [name for name in ("encoder", "decoder", *HEADS) if hasattr(model, name)]
+        taken = [name for name in wanted if name in self.parts and _fits(getattr(model, name), self.parts[name])]
+        for name in taken:
+            _copy(getattr(model, name), self.parts[name])
+        words = [", ".join(taken)]
+        if model.has_teacher:
+            model.reset_teacher()
+            words.append(self._give_teacher(model, "projector" in taken))
+        fresh = [name for name in wanted if name not in taken]
+        grid = self.parts["encoder"].grid
+        if grid != model.encoder.grid:
+            words.append("positions resized from {}×{} to {}×{} patches".format(*grid, *model.encoder.grid))
+        return f"starts from {self.origin}: {'; '.join(words)}; fresh: {', '.join([*fresh, 'optimizer'])}"
+
+    def _give_teacher(self, model: Any, projector: bool) -> str:
+        if "teacher_encoder" not in self.parts:
+            return "teacher: a copy of the student"
+        _copy(model.teacher_encoder, self.parts["teacher_encoder"])
+        if not projector:
+            return "teacher, its projector a copy of the student's"
+        _copy(model.teacher_projector, self.parts["teacher_projector"])
+        return "teacher"
+
+
+def find_initial(config: Config) -> Path | Saved | None:
+    """Return where the run's first weights are, looked at without TensorFlow; None: from chance, or the run goes on.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it is the run itself, no file of weights, or a run with another encoder.
+    """
+    if config.init_from is None or steps_in(RunFiles(Path(config.run_dir)).checkpoints):
+        return None
+    named, path = f"init_from={config.init_from!r}", Path(config.init_from).expanduser()
+    if path.is_dir():
+        if path.resolve() == Path(config.run_dir).resolve():
+            raise ValueError(f"{named} is the run directory itself: leave it out, or give another --run_dir")
+        saved = find_saved(path, setting="init_from")
+        _check_size(config.encoder, saved.config.encoder.size(), named)
+        return saved
+    if not path.is_file():
+        remedy = "give a run directory, an encoder's .keras file, or a file of weights"
+        raise FileNotFoundError(f"{named} does not exist: {remedy}")
+    return path
+
+
+def load_initial(config: Config, found: Path | Saved) -> Initial:
+    """Return the weights that `find_initial` has found.
+
+    Raises:
+        lut_tf.training.checkpoint.DamagedCheckpoint: no checkpoint of the run is whole.
+        ValueError: they cannot be read, or the encoder does not fit.
+    """
+    named = f"init_from={config.init_from!r}"
+    if isinstance(found, Saved):
+        from lut_tf.interop.runs import load_run
+
+        run = load_run(found)
+        initial = Initial(f"{config.init_from} ({run.origin})", _parts(run.model))
+    else:
+        try:
+            parts = _keras_parts(found) if found.suffix == ".keras" else _weight_parts(found, config)
+        except ValueError as error:
+            raise ValueError(f"{named} cannot be read ({error}): give another file, or a run directory") from error
+        initial = Initial(str(config.init_from), parts)
+    encoder = initial.parts["encoder"]
+    _check_size(config.encoder, EncoderSize(encoder.patch_size, encoder.width, encoder.depth, encoder.heads), named)
+    if not encoder.prefix_tokens:
+        raise ValueError(f"{named} holds an encoder without class token, and a run's has one: give another")
+    return initial
+
+
+def _check_size(wanted: EncoderConfig, found: EncoderSize, named: str) -> None:
+    """Refuse an encoder of another size; the image's may differ.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for part, value in wanted.size()._asdict().items():
+        if getattr(found, part) != value:
+            raise ValueError(
+                f"encoder.{part}={value} does not fit {named}, whose encoder has {getattr(found, part)}: "
+                f"give --encoder.{part} {getattr(found, part)}, or other weights"
+            )
+
+
+def _parts(network: MaskedImageModel | ViTEncoder) -> dict[str, Any]:
+    names = ("encoder", "decoder", *HEADS, "teacher_encoder", "teacher_projector")
+    found = {name: getattr(network, name) for name in names if hasattr(network, name)}
+    return found or {"encoder": network}
+
+
+def _keras_parts(path: Path) -> dict[str, Any]:
+    from lut_tf.interop.keras_files import load_keras
+    from lut_tf.methods.base import MaskedImageModel
+    from lut_tf.models.encoder import ViTEncoder
+
+    network = load_keras(path)
+    if not isinstance(network, ViTEncoder | MaskedImageModel):
+        raise ValueError(f"it holds a {type(network).__name__}")
+    return _parts(network)
+
+
+def _weight_parts(path: Path, config: Config) -> dict[str, Any]:
+    """Read other people's weights; heads of attention, which shapes do not tell, are taken to be the run's."""
+    from lut_tf.interop import load_encoder, load_reference
+    from lut_tf.interop.files import read_weights
+
+    student, teacher = read_weights(path)
+    heads = config.encoder.size().heads
+    decoder = any(name.startswith("decoder_embed.") for name in student)
+    projector = any(re.match(r"(head|predictor)\.\d+\.", name) for name in student)
+    if not (decoder or projector):
+        return {"encoder": load_encoder(student, num_heads=heads)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what stays fresh is said when the run starts
+        model = load_reference(
+            student,
+            teacher=teacher,
+            num_heads=heads,
+            decoder_num_heads=config.decoder.heads,
+            head_activation=config.method.head.activation,
+        )
+    parts = _parts(model)
+    absent = [] if decoder else ["decoder"]
+    absent += [] if projector else [*HEADS]
+    absent += [] if teacher else ["teacher_encoder", "teacher_projector"]
+    return {name: part for name, part in parts.items() if name not in absent}
+
+
+def _fits(target: Any, source: Any) -> bool:
+    """Tell whether a part has the same layers and shapes as another, positions aside."""
+    names = ("patch_size", "encoder_width", "width", "depth", "heads", "norm", "activation")
+    kinds = [{name: getattr(part, name) for name in names if _is_plain(part, name)} for part in (target, source)]
+    shapes = [[tuple(v.shape) for v in part.variables if v.name != "positions"] for part in (target, source)]
+    return kinds[0] == kinds[1] and shapes[0] == shapes[1]
+
+
+def _is_plain(part: Any, name: str) -> bool:
+    """Tell whether a part's attribute is a setting; an encoder's `norm` is a layer."""
+    return isinstance(getattr(part, name, None), int | str)
+
+
+def _copy(target: Any, source: Any) -> None:
+    """Assign the weights of a part that fits; positions are resized where the grids differ."""
+    from lut_tf.models.positions import resize_positions
+
+    for own, other in zip(target.variables, source.variables, strict=True):
+        value = other.numpy()
+        if own.name == "positions":
+            value = resize_positions(value, source.grid, target.grid)
+        own.assign(value)
