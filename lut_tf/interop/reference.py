@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -98,17 +98,9 @@ def load_reference(
     weights = read_weights(source)
     told = asked(weights.told, num_heads=num_heads, decoder_num_heads=decoder_num_heads, layer_norm_eps=layer_norm_eps)
     arrays = respelled(_trained(weights.student), what)
-    layout = detect_layout(arrays, what)
     if method == "mae":
         arrays = {name: array for name, array in arrays.items() if not _HEADS.match(name)}
-    encoder, arrays = _whole_encoder(arrays, layout, told, image_size, what)
-    decoder_rows = HUGGINGFACE_DECODER if layout.startswith("huggingface") else REFERENCE_DECODER
-    decoder = _make_decoder(arrays, decoder_rows, encoder, told.decoder_num_heads or 16, what)
-    slots = bind(ENCODER_LAYOUTS[layout], encoder)
-    if decoder is None:
-        arrays = {name: array for name, array in arrays.items() if not _DECODER.match(name)}
-    else:
-        slots += bind(decoder_rows, decoder)
+    encoder, decoder, slots, arrays = _networks(arrays, told, image_size, what)
     if method == "mae":
         values = read(slots, arrays, what)
         mae = MAE(encoder, decoder, **settings)
@@ -126,6 +118,27 @@ def load_reference(
     assign(teacher_values)
     _warn_of_fresh(what, decoder is None, not has_heads)
     return model
+
+
+class _Networks(NamedTuple):
+    """Encoder and, where there is one, decoder, both fresh; their slots, and the tensors without what none has."""
+
+    encoder: ViTEncoder
+    decoder: PixelDecoder | None
+    slots: list[Slot]
+    arrays: Tensors
+
+
+def _networks(arrays: Tensors, told: Told, image_size: int | Sequence[int] | None, what: str) -> _Networks:
+    """Build the encoder and the decoder that the tensors describe."""
+    layout = detect_layout(arrays, what)
+    encoder, arrays = _whole_encoder(arrays, layout, told, image_size, what)
+    rows = HUGGINGFACE_DECODER if layout.startswith("huggingface") else REFERENCE_DECODER
+    decoder = _make_decoder(arrays, rows, encoder, told.decoder_num_heads or 16, what)
+    slots = bind(ENCODER_LAYOUTS[layout], encoder)
+    if decoder is None:
+        return _Networks(encoder, None, slots, {k: v for k, v in arrays.items() if not _DECODER.match(k)})
+    return _Networks(encoder, decoder, slots + bind(rows, decoder), arrays)
 
 
 def _whole_encoder(
