@@ -171,6 +171,10 @@ def test_another_image_size_resizes_the_positions(
         ({"init_from": "text.txt"}, r"^init_from='text.txt' cannot be read \(text.txt is not a file of weights"),
         ({"init_from": "classless.keras"}, r"^init_from='classless.keras' holds an encoder without class token"),
         (
+            {"init_from": "scaled.keras"},
+            r"^init_from='scaled.keras' holds an encoder with register tokens or LayerScale",
+        ),
+        (
             {"encoder__width": 32},
             r"^encoder.width=32 does not fit init_from=.*, whose encoder has 16: give --encoder.w",
         ),
@@ -189,6 +193,7 @@ def test_what_cannot_be_started_from_is_refused_and_nothing_is_written(
     for name in ("text.pth", "text.keras", "text.txt"):
         Path(name).write_text("no weights")
     tiny_encoder(patch_size=2, class_token=False, heads=4).save("classless.keras")
+    tiny_encoder(patch_size=2, layer_scale=True, heads=4).save("scaled.keras")
     if settings.get("init_from") == "new":
         Path("new").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=said):
