@@ -63,6 +63,9 @@ CONTRACTS = {
     "encoder": Contract(tiny_encoder, tokens),
     "encoder, learned positions": Contract(lambda **more: tiny_encoder(positions="learned", **more), tokens),
     "encoder without class token": Contract(lambda **more: tiny_encoder(class_token=False, **more), tokens),
+    "encoder with register tokens and LayerScale": Contract(
+        lambda **more: tiny_encoder(register_tokens=3, layer_scale=True, layer_norm_eps=1e-12, **more), tokens
+    ),
     "encoder of rectangles": Contract(lambda **more: tiny_encoder(image_size=(16, 40), **more), tokens),
     "resized encoder": Contract(lambda **more: tiny_encoder(positions="learned", **more).resized((24, 48)), tokens),
     "decoder": Contract(decoder_of_tiny, pixels),
@@ -72,6 +75,9 @@ CONTRACTS = {
     "LUT": Contract(tiny_lut, losses),
     "LUT of other settings": Contract(changed_lut, losses),
     "MAE": Contract(tiny_mae, losses),
+    "MAE with register tokens": Contract(
+        lambda **more: tiny_mae(tiny_encoder(register_tokens=2, layer_scale=True, **more)), losses
+    ),
 }
 METHODS = ["LUT", "LUT of other settings", "MAE"]
 

@@ -14,9 +14,13 @@ from lut_tf.startup import import_tensorflow
 def add_arguments(parser: ArgumentParser) -> None:
     """Give the parser both files, and what the weights alone do not tell."""
     parser.add_argument(
-        "source", metavar="IN", help="weights to read: .pth, .pt, .bin, .safetensors or .keras, or a run directory"
+        "source",
+        metavar="IN",
+        help="weights to read: .pth, .pt, .bin, .ckpt, .safetensors, .keras, a folder of save_pretrained, or a run",
     )
-    parser.add_argument("target", metavar="OUT", help="file to write: .keras, .safetensors or .pth")
+    parser.add_argument(
+        "target", metavar="OUT", help="file to write: .keras, .safetensors or .pth; as huggingface also a new folder"
+    )
     parser.add_argument(
         "--layout",
         choices=("timm", "huggingface", "reference"),
@@ -30,7 +34,18 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         type=int,
         nargs="+",
-        help="input size of IN in pixels, one number or height and width",
+        help="input size of OUT in pixels, one number or height and width; positions of another number are resized",
+    )
+    parser.add_argument(
+        "--layer_norm_eps",
+        metavar="X",
+        type=float,
+        help="what the norms of IN add to the variance, where it is not as usual",
+    )
+    parser.add_argument(
+        "--preprocessing",
+        choices=("imagenet", "half"),
+        help="mean and deviation of IN's images: ImageNet's, or 0.5 and 0.5 (default: as it says, or as usual)",
     )
     parser.add_argument("--step", type=int, help="the checkpoint of a run (default: its finished model, or the newest)")
 
@@ -40,9 +55,13 @@ def run(arguments: Namespace) -> None:
     source, target = spelled_out(arguments.source), spelled_out(arguments.target)
     told_together(lambda: check_path("IN", source), lambda: check_path("OUT", target))
     if not Path(source).exists():
-        raise FileNotFoundError(f"IN={source} is not a file: give the path of a file of weights, or a run directory")
+        raise FileNotFoundError(
+            f"IN={source} is not a file: give the path of a file of weights, a folder of save_pretrained, or a run "
+            "directory"
+        )
     import_tensorflow()
     from lut_tf.interop import convert
+    from lut_tf.interop.preprocessing import KNOWN
 
     size = arguments.image_size
     written = convert(
@@ -51,6 +70,9 @@ def run(arguments: Namespace) -> None:
         layout=arguments.layout,
         num_heads=arguments.num_heads,
         image_size=size[0] if size and len(size) == 1 else size,
+        layer_norm_eps=arguments.layer_norm_eps,
+        preprocessing=KNOWN.get(arguments.preprocessing),
+        say=print,
         step=arguments.step,
     )
     print(f"written: {written}")
@@ -60,6 +82,7 @@ VERB = Verb(
     "turn other people's weights into an encoder, and back",
     add_arguments,
     run,
-    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N [N]] [--step N]",
+    "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N [N]] [--layer_norm_eps X] "
+    "[--preprocessing imagenet|half] [--step N]",
     "convert mae_pretrain_vit_base.pth encoder.keras",
 )

@@ -41,8 +41,8 @@ def float32_copy(encoder: ViTEncoder) -> ViTEncoder:
 def serving_function(encoder: ViTEncoder) -> tuple[Callable[[Any], dict[str, Any]], Any]:
     """Return the function that a file computes and the TensorSpec (None, H, W, 3) of its input.
 
-    The function gives `tokens` (B, T, D), `cls` (B, D) where T exceeds the number L of patches, and `pooled` (B, D),
-    the mean of the patches' tokens.
+    The function gives `tokens` (B, T, D), `cls` (B, D) where the encoder has a class token, and `pooled` (B, D), the
+    mean of the patches' tokens.
     """
     import tensorflow as tf
 
@@ -52,9 +52,8 @@ def serving_function(encoder: ViTEncoder) -> tuple[Callable[[Any], dict[str, Any
         # A restored signature does not look at sizes: what has as many values would pass as an image.
         pixel_values = tf.ensure_shape(pixel_values, spec.shape, name=INPUT)
         tokens = encoder(pixel_values, training=False)
-        before_patches = tokens.shape[1] - encoder.patches
-        outputs = {"tokens": tokens, "pooled": tf.reduce_mean(tokens[:, before_patches:], axis=1)}
-        return {**outputs, "cls": tokens[:, 0]} if before_patches else outputs
+        outputs = {"tokens": tokens, "pooled": tf.reduce_mean(tokens[:, encoder.prefix_tokens :], axis=1)}
+        return {**outputs, "cls": tokens[:, 0]} if encoder.has_class_token else outputs
 
     return serve, spec
 

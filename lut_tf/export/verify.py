@@ -133,7 +133,7 @@ def _expected(encoder: ViTEncoder, images: np.ndarray) -> Outputs:
         batch = images[start : start + BATCH_SIZES[-1]]
         tokens = encoder(batch, training=False)
         outputs = {"tokens": tokens, "pooled": encoder.features(batch, pooling="mean")}
-        if tokens.shape[1] > encoder.patches:
+        if encoder.has_class_token:
             outputs["cls"] = encoder.features(batch, pooling="cls")
         for name, value in outputs.items():
             parts.setdefault(name, []).append(np.asarray(value))

@@ -2,9 +2,9 @@
 
 from lut_tf.interop.convert import convert
 from lut_tf.interop.encoders import load_encoder, save_encoder
-from lut_tf.interop.files import MissingExtraError
 from lut_tf.interop.keras_files import load_keras, load_keras_weights
 from lut_tf.interop.reference import load_reference, save_reference, to_reference
+from lut_tf.interop.torch_files import MissingExtraError
 
 __all__ = [
     "MissingExtraError",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lut_tf.interop.encoders import LAYOUTS, load_encoder, save_encoder
+from lut_tf.interop.encoders import LAYOUTS, read_encoder, save_encoder, save_folder
 from lut_tf.interop.files import check_target
+from lut_tf.interop.folders import is_saved_folder
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.reference import save_reference
 from lut_tf.interop.runs import load_run
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.encoder import ViTEncoder
+from lut_tf.models.preprocess import Preprocessing
 from lut_tf.training.run_directory import find_saved
 from lut_tf.writing import replacing
 
@@ -31,53 +33,82 @@ def convert(
     num_heads: int | None = None,
     image_size: int | Sequence[int] | None = None,
     step: int | None = None,
+    layer_norm_eps: float | None = None,
+    preprocessing: Preprocessing | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Read an encoder in one form and write it in another.
 
     Args:
-        source: .pth, .pt, .bin or .safetensors of timm, Hugging Face or a reference trainer (see `load_encoder`), or
-            .keras of an encoder or a whole `LUT` or `MAE` model, or a run directory, which is a whole model.
-        target: ends in .keras, .safetensors or .pth; replaced if it exists.
+        source: .pth, .pt, .bin, .ckpt or .safetensors of timm, Hugging Face or a reference trainer, a folder of
+            `save_pretrained` (see `load_encoder`), .keras of an encoder or a whole `LUT` or `MAE` model, or a run
+            directory, which is a whole model.
+        target: ends in .keras, .safetensors or .pth; replaced if it exists. As `huggingface` also a new folder, which
+            Hugging Face's `from_pretrained` reads.
         layout: `timm` (the default), `huggingface` or `reference`, of a .safetensors or .pth; a whole model goes out
             whole as `reference`, as its encoder otherwise.
         num_heads: see `load_encoder`; a .keras file and a run know it.
-        image_size: see `load_encoder`; a .keras file and a run know it.
+        image_size: see `load_encoder`; the encoder of a .keras file or a run is resized to it.
         step: of a run's checkpoint; None takes the finished model, else the newest checkpoint that is whole.
+        layer_norm_eps: see `load_encoder`; a .keras file and a run know it.
+        preprocessing: see `load_encoder`; a .keras file and a run know it.
+        say: called with a line on the preprocessing that was taken, where it is not part of the source.
 
     Returns:
         The path written.
 
     Raises:
+        FileExistsError: the target is a folder that exists.
         FileNotFoundError: the source or the target's folder does not exist.
         MissingExtraError: one of them is a .pth and PyTorch is not installed.
         ValueError: see `load_encoder`; or an ending, the layout or their combination is not known.
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"layout={layout!r} is not known: choose one of {', '.join(LAYOUTS)}")
-    path = check_target(target, TARGETS)
-    if layout is not None and path.suffix == ".keras":
-        raise ValueError(f"layout={layout!r} says nothing about {path}: leave it out, or write .safetensors or .pth")
-    is_run = Path(source).is_dir()
+    path = _check_target(Path(target), layout)
+    settings = {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps, "preprocessing": preprocessing}
+    is_run = Path(source).is_dir() and not is_saved_folder(Path(source))
     if step is not None and not is_run:
-        raise ValueError(f"step={step} is for a run directory: leave it out, {source} is a file")
+        raise ValueError(f"step={step} is for a run directory: leave it out, {source} is none")
     if is_run or Path(source).suffix == ".keras":
-        if num_heads is not None or image_size is not None:
-            raise ValueError(f"{source} knows its heads and image size: leave num_heads and image_size out")
+        for setting, value in settings.items():
+            if value is not None:
+                raise ValueError(f"{setting} is given, but {source} knows its own: leave it out")
         network = _read_run(source, step) if is_run else _read_keras(Path(source))
+        network = network if image_size is None else _encoder_of(network).resized(image_size)
     else:
-        network = load_encoder(source, num_heads=num_heads, image_size=image_size)
+        network, taken = read_encoder(source, image_size, **settings)
+        say(taken)
     _write(network, path, layout or "timm")
     return path
+
+
+def _check_target(path: Path, layout: str | None) -> Path:
+    if layout is not None and path.suffix == ".keras":
+        raise ValueError(f"layout={layout!r} says nothing about {path}: leave it out, or write .safetensors or .pth")
+    if layout != "huggingface" or path.suffix:
+        return check_target(path, TARGETS)
+    if path.exists():
+        raise FileExistsError(f"{path} exists: give the path of a new folder, or end it in .safetensors or .pth")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path.absolute().parent} is not a folder: make it first")
+    return path
+
+
+def _encoder_of(network: Any) -> ViTEncoder:
+    return network.encoder if isinstance(network, MaskedImageModel) else network
 
 
 def _write(network: Any, path: Path, layout: str) -> None:
     if isinstance(network, MaskedImageModel) and layout == "reference":
         save_reference(network, path)
         return
-    encoder = network.encoder if isinstance(network, MaskedImageModel) else network
+    encoder = _encoder_of(network)
     if path.suffix == ".keras":
         with replacing(path) as written:
             encoder.save(written)
+    elif not path.suffix:
+        save_folder(encoder, path)
     else:
         save_encoder(encoder, path, layout)
 

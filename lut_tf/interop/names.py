@@ -5,7 +5,6 @@ A row says what a tensor is called there, where it lives here, and in which form
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from lut_tf.models.heads import MLPHead
@@ -54,10 +53,12 @@ def _patches(theirs: str) -> tuple[Row, ...]:
 
 
 def _joint_block(theirs: str) -> tuple[Row, ...]:
-    """Rows of a block whose queries, keys and values are one matrix (timm, MAE, LUT, MoCo v3, DINO, iBOT)."""
+    """Rows of a block whose queries, keys and values are one matrix (timm, MAE, LUT, MoCo v3, DINO, iBOT, DINOv2)."""
     ours = "block_layers.{i}"
     return (
         *_norm(f"{theirs}.norm1", f"{ours}.norm1"),
+        Row(f"{theirs}.ls1.gamma", f"{ours}.scale1.gamma"),
+        Row(f"{theirs}.ls2.gamma", f"{ours}.scale2.gamma"),
         Row(f"{theirs}.attn.qkv.weight", f"{ours}.attention.qkv.kernel", "linear"),
         Row(f"{theirs}.attn.qkv.bias", f"{ours}.attention.qkv.bias", optional=True),
         *_linear(f"{theirs}.attn.proj", f"{ours}.attention.projection"),
@@ -67,10 +68,20 @@ def _joint_block(theirs: str) -> tuple[Row, ...]:
     )
 
 
-def _split_block(theirs: str, qkv: tuple[str, str, str], projection: str, fc1: str, fc2: str) -> tuple[Row, ...]:
-    """Rows of a block with queries, keys and values apart (Hugging Face)."""
+class _Parts(NamedTuple):
+    """What Hugging Face calls the parts of a block, in which queries, keys and values are apart."""
+
+    norm1: str
+    qkv: tuple[str, str, str]
+    projection: str
+    norm2: str
+    fc1: str
+    fc2: str
+
+
+def _split_block(theirs: str, parts: _Parts) -> tuple[Row, ...]:
     ours = "block_layers.{i}"
-    thirds = enumerate(f"{theirs}.{name}" for name in qkv)
+    thirds = enumerate(f"{theirs}.{name}" for name in parts.qkv)
     attention = [
         row
         for third, name in thirds
@@ -80,18 +91,19 @@ def _split_block(theirs: str, qkv: tuple[str, str, str], projection: str, fc1: s
         )
     ]
     return (
-        *_norm(f"{theirs}.layernorm_before", f"{ours}.norm1"),
+        *_norm(f"{theirs}.{parts.norm1}", f"{ours}.norm1"),
         *attention,
-        *_linear(f"{theirs}.{projection}", f"{ours}.attention.projection"),
-        *_norm(f"{theirs}.layernorm_after", f"{ours}.norm2"),
-        *_linear(f"{theirs}.{fc1}", f"{ours}.mlp.fc1"),
-        *_linear(f"{theirs}.{fc2}", f"{ours}.mlp.fc2"),
+        *_linear(f"{theirs}.{parts.projection}", f"{ours}.attention.projection"),
+        *_norm(f"{theirs}.{parts.norm2}", f"{ours}.norm2"),
+        *_linear(f"{theirs}.{parts.fc1}", f"{ours}.mlp.fc1"),
+        *_linear(f"{theirs}.{parts.fc2}", f"{ours}.mlp.fc2"),
     )
 
 
 def _huggingface(block: tuple[Row, ...]) -> tuple[Row, ...]:
     return (
         Row("embeddings.cls_token", "class_token"),
+        Row("embeddings.register_tokens", "register_tokens"),
         Row("embeddings.position_embeddings", "positions", "table"),
         *_patches("embeddings.patch_embeddings.projection"),
         *block,
@@ -101,6 +113,7 @@ def _huggingface(block: tuple[Row, ...]) -> tuple[Row, ...]:
 
 REFERENCE_ENCODER = (
     Row("cls_token", "class_token"),
+    Row("reg_token", "register_tokens"),
     Row("pos_embed", "positions", "table"),
     *_patches("patch_embed.proj"),
     *_joint_block("blocks.{i}"),
@@ -114,29 +127,39 @@ REFERENCE_DECODER = (
     *_norm("decoder_norm", "norm"),
     *_linear("decoder_pred", "pixels"),
 )
-_ATTENTION = "attention.attention"
-_FILE_BLOCK = _split_block(
-    "encoder.layer.{i}",
-    (f"{_ATTENTION}.query", f"{_ATTENTION}.key", f"{_ATTENTION}.value"),
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
+_QKV = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
+_OUTPUT = "attention.output.dense"
+_VIT = _Parts("layernorm_before", _QKV, _OUTPUT, "layernorm_after", "intermediate.dense", "output.dense")
+_VIT_IN_MEMORY = _VIT._replace(
+    qkv=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    projection="attention.o_proj",
+    fc1="mlp.fc1",
+    fc2="mlp.fc2",
 )
-_MEMORY_BLOCK = _split_block(
-    "layers.{i}",
-    ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-    "attention.o_proj",
-    "mlp.fc1",
-    "mlp.fc2",
+_DINOV2 = _Parts("norm1", _QKV, _OUTPUT, "norm2", "mlp.fc1", "mlp.fc2")
+_DINOV2_SCALES = (
+    Row("encoder.layer.{i}.layer_scale1.lambda1", "block_layers.{i}.scale1.gamma"),
+    Row("encoder.layer.{i}.layer_scale2.lambda1", "block_layers.{i}.scale2.gamma"),
+)
+HUGGINGFACE_DECODER = (
+    Row("decoder.mask_token", "mask_token"),
+    Row("decoder.decoder_pos_embed", "positions", "table"),
+    *_linear("decoder.decoder_embed", "embedding"),
+    *_split_block("decoder.decoder_layers.{i}", _VIT),
+    *_norm("decoder.decoder_norm", "norm"),
+    *_linear("decoder.decoder_pred", "pixels"),
 )
 # timm's names are the reference's: both descend from the same program. Hugging Face's are those of its files, which
 # every version reads; the last are what its version 5 calls the same tensors in memory.
 ENCODER_LAYOUTS: dict[str, tuple[Row, ...]] = {
     "timm": REFERENCE_ENCODER,
     "reference": REFERENCE_ENCODER,
-    "huggingface": _huggingface(_FILE_BLOCK),
-    "huggingface 5, in memory": _huggingface(_MEMORY_BLOCK),
+    "huggingface dinov2": _huggingface((*_split_block("encoder.layer.{i}", _DINOV2), *_DINOV2_SCALES)),
+    "huggingface": _huggingface(_split_block("encoder.layer.{i}", _VIT)),
+    "huggingface 5, in memory": _huggingface(_split_block("layers.{i}", _VIT_IN_MEMORY)),
 }
+LAYER_NORM_EPS = {"huggingface": 1e-12, "huggingface 5, in memory": 1e-12}
+"""What the norms of a layout add to the variance where nothing says otherwise; 1e-6 in all others."""
 
 
 def encoder_row(rows: tuple[Row, ...], ours: str) -> str:
@@ -160,7 +183,7 @@ def head_rows(name: str, head: MLPHead) -> tuple[Row, ...]:
 
 
 def bind(rows: tuple[Row, ...], network: Any) -> list[Slot]:
-    """Pair each name with its variable of `network`; rows of variables that it does not have (None) are left out."""
+    """Pair each name with its variable of `network`; rows of what it does not have (None) are left out."""
     slots = []
     for row in rows:
         for i in range(network.depth) if "{i}" in row.theirs else (0,):
@@ -172,5 +195,7 @@ def bind(rows: tuple[Row, ...], network: Any) -> list[Slot]:
 
 def _resolve(network: Any, path: str) -> Any:
     for part in path.split("."):
-        network = network[int(part)] if part.isdigit() else attrgetter(part)(network)
+        if network is None:
+            return None
+        network = network[int(part)] if part.isdigit() else getattr(network, part)
     return network

@@ -1,4 +1,4 @@
-"""Whole pre-training models of the LUT and MAE reference trainers, in and out."""
+"""Whole pre-training models of the LUT and MAE reference trainers and of Hugging Face's MAE, in and out."""
 
 from __future__ import annotations
 
@@ -7,23 +7,43 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from lut_tf.config import MethodConfig
-from lut_tf.interop.encoders import make_encoder
+from lut_tf.config.networks import sides
+from lut_tf.interop.encoders import asked, make_encoder, respelled
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
-from lut_tf.interop.names import REFERENCE_DECODER, REFERENCE_ENCODER, Slot, bind, head_rows
-from lut_tf.interop.shapes import count_blocks, infer_head, infer_heads
+from lut_tf.interop.names import (
+    ENCODER_LAYOUTS,
+    HUGGINGFACE_DECODER,
+    REFERENCE_DECODER,
+    REFERENCE_ENCODER,
+    Row,
+    Slot,
+    bind,
+    head_rows,
+)
+from lut_tf.interop.shapes import (
+    block_numbers,
+    check_held,
+    count_blocks,
+    detect_layout,
+    infer_head,
+    infer_heads,
+    sizes_of,
+)
 from lut_tf.interop.tensors import assign, read, write
+from lut_tf.interop.told import Told
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.lut import LUT
+from lut_tf.methods.mae import MAE
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.heads import MLPHead
 
-_DECODER = re.compile(r"mask_token$|decoder_")
+_DECODER = re.compile(r"mask_token$|decoder[_.]")
 _HEADS = re.compile(r"(?:head|predictor)\.\d+\.")
 _DINO_HEAD = re.compile(r"head\d*\.(?:mlp|last_layer|last_norm)|masked_embed$")  # iBOT's too
 # PyTorch counts BatchNorm's batches; with a fixed momentum nothing reads the number, and Keras keeps none.
@@ -33,55 +53,106 @@ _COUNTER = "num_batches_tracked"
 def load_reference(
     source: Source,
     *,
+    method: Literal["lut", "mae"] = "lut",
     teacher: Mapping[str, Any] | None = None,
     num_heads: int | None = None,
-    decoder_num_heads: int = 16,
+    decoder_num_heads: int | None = None,
     image_size: int | Sequence[int] | None = None,
+    layer_norm_eps: float | None = None,
     head_norm: str | None = "infer",
     head_activation: str = "relu",
     **settings: Any,
-) -> LUT:
-    """Load a checkpoint of the LUT or MAE reference trainer as a `LUT` model that trains on.
+) -> LUT | MAE:
+    """Load a checkpoint of the LUT or MAE reference trainer, or a `ViTMAEForPreTraining`, as a model that trains on.
 
     Sizes and depths are inferred from the shapes. What a file does not hold stays freshly initialised, and a warning
-    says so: the decoder (MAE's released encoders), projector and predictor (MAE has none). Where one of the two heads
-    is there, or a teacher is, an absent head is one of depth 0.
+    says so: the decoder (MAE's released encoders), and as a `LUT` projector and predictor (MAE has none). Where one of
+    the two heads is there, or a teacher is, an absent head is one of depth 0.
 
     Args:
-        source: path of a .pth, .pt, .bin or .safetensors file, or a mapping of names to arrays.
+        source: path of a .pth, .pt, .bin, .ckpt or .safetensors file, or of a folder of `save_pretrained`, or a mapping
+            of names to arrays.
+        method: `lut` makes a `LUT`; `mae` a `MAE` of encoder and decoder, a file's heads and teacher are not read.
         teacher: names to arrays of the momentum teacher (encoder and projector; decoder and predictor are not read);
             None takes the file's `model_ema`, else the student.
-        num_heads: the encoder's attention heads; None means one for each 64 channels.
-        decoder_num_heads: the decoder's attention heads.
+        num_heads: the encoder's attention heads; None means a folder's, else one for each 64 channels.
+        decoder_num_heads: the decoder's attention heads; None means a folder's, else 16.
         image_size: (height, width) in pixels, where the positions are neither a square nor sine-cosine ones.
+        layer_norm_eps: see `load_encoder`; of the encoder alone, the decoder's norms have 1e-6.
         head_norm: `batch`, `layer`, None, or `infer` from the names (`batch` where these do not tell).
         head_activation: `relu` or `gelu`.
-        **settings: passed to `LUT`: `mask_ratio`, `norm_pix_loss`, `context_weight`, `momentum` and so on.
+        **settings: passed to the model: `mask_ratio`, `norm_pix_loss`, `context_weight`, `momentum` and so on.
 
     Raises:
         FileNotFoundError: there is no such file.
         MissingExtraError: the file needs PyTorch, which is not installed.
         ValueError: the file is damaged or refused, a setting is unknown or must be given, or tensors are missing,
-            misshapen or not known; the message lists them.
+            misshapen, no finite floats or not known; the message lists them.
     """
+    if method not in ("lut", "mae"):
+        raise ValueError(f'method={method!r} is not known: choose "lut" or "mae"')
+    if method == "mae" and teacher is not None:
+        raise ValueError('teacher is given, but method="mae" has none: leave it out')
     _refuse_unknown(settings)
     what = describe(source)
     weights = read_weights(source)
-    arrays = _trained(weights.student)
+    told = asked(weights.told, num_heads=num_heads, decoder_num_heads=decoder_num_heads, layer_norm_eps=layer_norm_eps)
+    arrays = respelled(_trained(weights.student), what)
+    if method == "mae":
+        arrays = {name: array for name, array in arrays.items() if not _HEADS.match(name)}
+    encoder, decoder, slots, arrays = _networks(arrays, told, image_size, what)
+    if method == "mae":
+        values = read(slots, arrays, what)
+        mae = MAE(encoder, decoder, **settings)
+        assign(values)
+        _warn_of_fresh(what, decoder is None, False)
+        return mae
     teacher_arrays = weights.teacher if teacher is None else read_weights(teacher).student
-    encoder, arrays = make_encoder(arrays, REFERENCE_ENCODER, num_heads, image_size, what)
-    decoder = _make_decoder(arrays, encoder, decoder_num_heads)
     has_heads = teacher_arrays is not None or any(map(_HEADS.match, arrays))
-    heads = _make_heads(arrays, encoder.width, head_norm, head_activation) if has_heads else {}
+    heads = _make_heads(arrays, encoder.width, head_norm, head_activation, what) if has_heads else {}
     model = LUT(encoder, decoder, **heads, **settings)
-    slots = _student_slots(model, decoder is not None, has_heads)
-    values = read(slots, arrays, what)
+    values = read(slots + (_head_slots(model) if has_heads else []), arrays, what)
     teacher_values = [] if teacher_arrays is None else _read_teacher(model, teacher_arrays, f"the teacher of {what}")
     assign(values)
     model.reset_teacher()
     assign(teacher_values)
     _warn_of_fresh(what, decoder is None, not has_heads)
     return model
+
+
+class _Networks(NamedTuple):
+    """Encoder and, where there is one, decoder, both fresh; their slots, and the tensors without what none has."""
+
+    encoder: ViTEncoder
+    decoder: PixelDecoder | None
+    slots: list[Slot]
+    arrays: Tensors
+
+
+def _networks(arrays: Tensors, told: Told, image_size: int | Sequence[int] | None, what: str) -> _Networks:
+    """Build the encoder and the decoder that the tensors describe."""
+    layout = detect_layout(arrays, what)
+    encoder, arrays = _whole_encoder(arrays, layout, told, image_size, what)
+    rows = HUGGINGFACE_DECODER if layout.startswith("huggingface") else REFERENCE_DECODER
+    decoder = _make_decoder(arrays, rows, encoder, told.decoder_num_heads or 16, what)
+    slots = bind(ENCODER_LAYOUTS[layout], encoder)
+    if decoder is None:
+        return _Networks(encoder, None, slots, {k: v for k, v in arrays.items() if not _DECODER.match(k)})
+    return _Networks(encoder, decoder, slots + bind(rows, decoder), arrays)
+
+
+def _whole_encoder(
+    arrays: Tensors, layout: str, told: Told, image_size: int | Sequence[int] | None, what: str
+) -> tuple[ViTEncoder, Tensors]:
+    """Return what `make_encoder` does; a model with a decoder keeps its size."""
+    wanted = None if image_size is None else sides(image_size)
+    encoder, arrays, _ = make_encoder(arrays, layout, told, wanted, what)
+    if wanted not in (None, encoder.image_size):
+        raise ValueError(
+            f"{what}: image_size={image_size} does not fit its {encoder.patches} patches of side {encoder.patch_size}, "
+            f"and a whole model keeps its size: leave it out, or give {encoder.image_size}"
+        )
+    return encoder, arrays
 
 
 def to_reference(model: MaskedImageModel, teacher: bool = False) -> Tensors:
@@ -144,25 +215,25 @@ def _trained(arrays: Tensors) -> Tensors:
     return {k: v for k, v in arrays.items() if not k.endswith(f".{_COUNTER}") and not _DINO_HEAD.match(k)}
 
 
-def _make_decoder(arrays: Tensors, encoder: ViTEncoder, heads: int) -> PixelDecoder | None:
-    """Build the decoder that the tensors describe; None where there are none of it."""
+def _make_decoder(
+    arrays: Tensors, rows: tuple[Row, ...], encoder: ViTEncoder, heads: int, what: str
+) -> PixelDecoder | None:
+    """Build the decoder that the tensors describe; None where there is none of it (a mask token alone makes none)."""
     found = {name: value for name, value in arrays.items() if _DECODER.match(name)}
-    if not found:
+    if all(name.endswith("mask_token") for name in found):
         return None
-    telling = ("decoder_embed.bias", "mask_token", "decoder_pos_embed", "decoder_norm.weight")
+    telling = [row.theirs for row in rows if row.ours in ("embedding.bias", "mask_token", "positions", "norm.gamma")]
     width = next((found[name].shape[-1] for name in telling if name in found and found[name].ndim), 512)
-    return PixelDecoder(
-        encoder.grid,
-        encoder.patch_size,
-        encoder.width,
-        width,
-        count_blocks(found, REFERENCE_DECODER),
-        infer_heads(width, heads, "decoder_num_heads"),
-    )
+    depth = count_blocks(found, rows, what)
+    numbers = block_numbers(width, depth) + width * (encoder.patches + encoder.width + 3 * encoder.patch_size**2)
+    check_held(numbers, sizes_of(arrays), what)
+    heads = infer_heads(width, heads, "decoder_num_heads")
+    return PixelDecoder(encoder.grid, encoder.patch_size, encoder.width, width, depth, heads)
 
 
-def _make_heads(arrays: Tensors, width: int, norm: str | None, activation: str) -> dict[str, MLPHead]:
-    shapes = {"projector": infer_head(arrays, "head"), "predictor": infer_head(arrays, "predictor")}
+def _make_heads(arrays: Tensors, width: int, norm: str | None, activation: str, what: str) -> dict[str, MLPHead]:
+    names = {"projector": "head", "predictor": "predictor"}
+    shapes = {ours: infer_head(arrays, theirs, width, what) for ours, theirs in names.items()}
     told = [shape.pop("norm") for shape in shapes.values() if "norm" in shape]
     if norm == "infer":
         norm = told[0] if told else "batch"
@@ -171,14 +242,14 @@ def _make_heads(arrays: Tensors, width: int, norm: str | None, activation: str) 
     return {k: MLPHead(width, norm=norm, activation=activation, name=k, **shape) for k, shape in shapes.items()}
 
 
-def _student_slots(model: MaskedImageModel, decoder: bool = True, heads: bool = True) -> list[Slot]:
-    slots = bind(REFERENCE_ENCODER, model.encoder)
-    if decoder:
-        slots += bind(REFERENCE_DECODER, model.decoder)
-    if heads and isinstance(model, LUT):
-        slots += bind(head_rows("head", model.projector), model.projector)
-        slots += bind(head_rows("predictor", model.predictor), model.predictor)
-    return slots
+def _student_slots(model: MaskedImageModel) -> list[Slot]:
+    slots = bind(REFERENCE_ENCODER, model.encoder) + bind(REFERENCE_DECODER, model.decoder)
+    return slots + (_head_slots(model) if isinstance(model, LUT) else [])
+
+
+def _head_slots(model: LUT) -> list[Slot]:
+    heads = {"head": model.projector, "predictor": model.predictor}
+    return [slot for name, head in heads.items() for slot in bind(head_rows(name, head), head)]
 
 
 def _teacher_slots(model: LUT) -> list[Slot]:
@@ -189,7 +260,7 @@ def _teacher_slots(model: LUT) -> list[Slot]:
 
 def _read_teacher(model: LUT, arrays: Tensors, what: str) -> list[tuple[Any, np.ndarray]]:
     unread = re.compile(rf"{_DECODER.pattern}|predictor\.")
-    kept = {name: value for name, value in _trained(arrays).items() if not unread.match(name)}
+    kept = {name: value for name, value in respelled(_trained(arrays), what).items() if not unread.match(name)}
     return read(_teacher_slots(model), kept, what)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lut_tf.interop.names import Form, Slot
+from lut_tf.interop.shapes import unfit
 
 SHOWN = 20  # names in an error message
 
@@ -41,7 +42,7 @@ def read(slots: Iterable[Slot], arrays: Mapping[str, np.ndarray], what: str) -> 
         what: what is loaded, for the error message.
 
     Raises:
-        ValueError: tensors are missing, misshapen or not known; the message lists all of them.
+        ValueError: tensors are missing, misshapen, not known or no finite floats; the message lists all of them.
     """
     slots = list(slots)
     absent_rows = {s.row for s in slots if s.row.optional} - {s.row for s in slots if s.name in arrays}
@@ -49,12 +50,11 @@ def read(slots: Iterable[Slot], arrays: Mapping[str, np.ndarray], what: str) -> 
     missing = [s.name for s in wanted if s.name not in arrays]
     known = {s.name for s in slots}
     extra = [name for name in arrays if name not in known]
-    misshapen = [
-        f"{s.name} is {_shape(arrays[s.name])}, not {_shape(_piece(s))}"
-        for s in wanted
-        if s.name in arrays and arrays[s.name].shape != _piece(s).shape
-    ]
-    problems = {"missing": missing, "not known": extra, "misshapen": misshapen}
+    shapes = {s.name: _piece(s).shape for s in wanted if s.name in arrays}
+    unlike = {name: shape for name, shape in shapes.items() if arrays[name].shape != shape}
+    misshapen = [f"{name} is {_shape(arrays[name].shape)}, not {_shape(shape)}" for name, shape in unlike.items()]
+    no_weights = [f"{name} {why}" for name in shapes if name not in unlike and (why := unfit(arrays[name]))]
+    problems = {"missing": missing, "not known": extra, "misshapen": misshapen, "no weights": no_weights}
     if any(problems.values()):
         listed = "; ".join(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)
         raise ValueError(f"{what} cannot be loaded: {listed}")
@@ -93,8 +93,8 @@ def _piece(slot: Slot) -> np.ndarray:
     return to_theirs(np.asarray(slot.variable)[_part(slot)], slot.row.form)
 
 
-def _shape(array: np.ndarray) -> str:
-    return "×".join(map(str, array.shape)) or "a number"
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "a number"
 
 
 def _listed(names: list[str]) -> str:

@@ -67,7 +67,7 @@ class MaskedImageModel(TrainableModel):
         changes |= {setting: value for setting, value in short.items() if value is not None}
         self.settings = changed(settings or MethodConfig(), {**changes, "name": self.method})
         validate(self.settings)
-        if not encoder.prefix_tokens:
+        if not encoder.has_class_token:
             raise ValueError("class_token=False of the encoder: pre-training here needs one, give class_token=True")
         self.encoder = encoder
         tokens = (encoder.grid, encoder.patch_size, encoder.width)
@@ -153,6 +153,11 @@ class MaskedImageModel(TrainableModel):
                     view = apply_colour(view, batch["colour"])
                 prepared[name] = normalise(view, self.encoder.preprocessing)
         return prepared
+
+    def decoder_input(self, tokens: Any) -> Any:
+        """Return class token and visible patches (B, 1 + V, D) of the encoder's tokens: register tokens stay behind."""
+        prefix = self.encoder.prefix_tokens
+        return tokens if prefix == 1 else ops.concatenate([tokens[:, :1], tokens[:, prefix:]], axis=1)
 
     def reconstruction_target(self, images: Any, ids: Any) -> Any:
         """Return the pixels (B, M, p·p·3) of the patches at `ids`, normalised per patch if the loss is."""

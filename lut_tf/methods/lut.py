@@ -122,8 +122,9 @@ class LUT(MaskedImageModel):
         batch = self.prepare(batch)
         plans = dict(enumerate(self.plans(batch["noise"], self.visible), start=1))
         tokens = self._student_tokens(batch, plans)
+        seen = self.decoder_input(tokens[1])
         outputs = {
-            "prediction": self.network(self.decoder, tokens[1], plans[1].visible, plans[1].masked),
+            "prediction": self.network(self.decoder, seen, plans[1].visible, plans[1].masked),
             **{f"plan{view}": plan for view, plan in plans.items()},
         }
         for view in self.context.student_views:  # one after the other: BatchNorm's statistics move twice

@@ -27,7 +27,8 @@ class MAE(MaskedImageModel):
         batch = self.prepare(batch)
         (plan,) = self.plans(batch["noise"], self.visible)
         tokens = self.network(self.encoder.encode, batch["view1"], plan.visible)
-        return {"prediction": self.network(self.decoder, tokens, plan.visible, plan.masked), "plan1": plan}
+        prediction = self.network(self.decoder, self.decoder_input(tokens), plan.visible, plan.masked)
+        return {"prediction": prediction, "plan1": plan}
 
     def compute_losses(
         self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x

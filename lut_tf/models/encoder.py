@@ -11,7 +11,15 @@ from keras import ops
 
 from lut_tf.config.networks import check_encoder, sides
 from lut_tf.config.presets import EncoderSize, encoder_size
-from lut_tf.models.layers import Block, LayerNorm, gather_tokens, mean_tokens, patchify, sincos_positions
+from lut_tf.models.layers import (
+    LAYER_NORM_EPSILON,
+    Block,
+    LayerNorm,
+    gather_tokens,
+    mean_tokens,
+    patchify,
+    sincos_positions,
+)
 from lut_tf.models.positions import resize_positions
 from lut_tf.models.preprocess import Preprocessing
 
@@ -35,8 +43,9 @@ class ViTEncoder(keras.Model):
     """Vision Transformer with a class token and fixed 2-D sine-cosine positions (LUT §3; MAE §3).
 
     Calling it on images (B, H, W, 3) float32, normalised by its `preprocessing`, gives tokens (B, 1 + L, D): the class
-    token, then the patches row by row, after the final norm. Pre-training uses the defaults; learned positions, a
-    missing class token and another preprocessing are for other people's weights.
+    token, then the patches row by row, after the final norm. Pre-training uses the defaults; what comes after `heads`
+    is for other people's weights. Tokens in front of the patches, `prefix_tokens` of them, are the class token and the
+    register tokens; (B, 1 + L, D) below stands for (B, prefix_tokens + L, D).
 
     Args:
         image_size: side of a square input, or (height, width), in pixels; multiples of `patch_size`.
@@ -46,11 +55,14 @@ class ViTEncoder(keras.Model):
         heads: attention heads.
         positions: `sincos`, a constant table, or `learned`, a trainable one (truncated normal, 0.02).
         class_token: put a class token in front; without one the tokens are (B, L, D).
+        layer_norm_eps: what every norm adds to the variance; Hugging Face's ViT has 1e-12.
+        register_tokens: number of learned tokens without position between class token and patches (DINOv2 has 4).
+        layer_scale: scale what attention and MLP add, channel by channel (DINOv2, BEiT, DeiT III).
         preprocessing: what its images are normalised by, and how they are resized to be measured; None: ImageNet's.
             Everything that feeds the encoder asks it, and exported files name it.
 
     Raises:
-        ValueError: the sizes do not fit together, or `positions` is not known.
+        ValueError: the sizes do not fit together, `positions` is not known, or a number is out of range.
     """
 
     def __init__(
@@ -62,6 +74,9 @@ class ViTEncoder(keras.Model):
         heads: int = 12,
         positions: str = "sincos",
         class_token: bool = True,
+        layer_norm_eps: float = LAYER_NORM_EPSILON,
+        register_tokens: int = 0,
+        layer_scale: bool = False,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -69,7 +84,13 @@ class ViTEncoder(keras.Model):
         super().__init__(name=name or "encoder", **kwargs)
         if positions not in ("sincos", "learned"):
             raise ValueError(f'positions={positions!r} is not known: choose "sincos" or "learned"')
-        self.position_kind, self.prefix_tokens = positions, int(class_token)
+        if not 0.0 < layer_norm_eps < 1.0:
+            raise ValueError(f"layer_norm_eps={layer_norm_eps} is not above 0 and below 1: give 1e-6, or 1e-12")
+        if register_tokens < 0:
+            raise ValueError(f"register_tokens={register_tokens} is below 0: give the number of them")
+        self.position_kind, self.has_class_token = positions, bool(class_token)
+        self.layer_norm_eps, self.registers, self.layer_scale = layer_norm_eps, register_tokens, bool(layer_scale)
+        self.prefix_tokens = int(class_token) + register_tokens
         check_encoder(EncoderSize(patch_size, width, depth, heads), image_size)
         self.image_size = sides(image_size)
         self.preprocessing = Preprocessing.of(preprocessing)
@@ -83,8 +104,10 @@ class ViTEncoder(keras.Model):
             dtype=policy,
             name="patch_embedding",
         )
-        self.block_layers = [Block(width, heads, dtype=policy, name=f"block{i}") for i in range(depth)]
-        self.norm = LayerNorm(dtype=policy, name="norm")
+        self.block_layers = [
+            Block(width, heads, layer_norm_eps, self.layer_scale, dtype=policy, name=f"block{i}") for i in range(depth)
+        ]
+        self.norm = LayerNorm(layer_norm_eps, dtype=policy, name="norm")
         self.build((None, *self.image_size, 3))
 
     @classmethod
@@ -102,28 +125,30 @@ class ViTEncoder(keras.Model):
         return self.grid[0] * self.grid[1]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create class token (normal, 0.02), positions and every child's weights."""
+        """Create class and register tokens (normal, 0.02), positions and every child's weights."""
         tokens = (None, self.prefix_tokens + self.patches, self.width)
-        self.class_token = None
-        if self.prefix_tokens:
-            self.class_token = self.add_weight(
-                shape=(1, 1, self.width), initializer=keras.initializers.RandomNormal(stddev=0.02), name="class_token"
-            )
+        self.class_token = self._tokens("class_token", int(self.has_class_token))
+        self.register_tokens = self._tokens("register_tokens", self.registers)
         learned = self.position_kind == "learned"
         self.positions = self.add_weight(
-            shape=tokens[1:],
+            shape=(self.has_class_token + self.patches, self.width),
             initializer=keras.initializers.TruncatedNormal(stddev=0.02) if learned else "zeros",
             trainable=learned,
             autocast=False,
             name="positions",
         )
         if not learned:
-            self.positions.assign(sincos_positions(self.grid, self.width, class_token=bool(self.prefix_tokens)))
+            self.positions.assign(sincos_positions(self.grid, self.width, class_token=self.has_class_token))
         self.patch_embedding.build((None, self.patches, 3 * self.patch_size**2))
         layers: list[Any] = [*self.block_layers, self.norm]
         for layer in layers:
             layer.build(tokens)
         self.built = True
+
+    def _tokens(self, name: str, count: int) -> Any:
+        """Return a variable (1, count, D), or None where there are none."""
+        normal = keras.initializers.RandomNormal(stddev=0.02)
+        return self.add_weight(shape=(1, count, self.width), initializer=normal, name=name) if count else None
 
     def embed(self, images: Any, ids: Any = None) -> Any:
         """Embed patches: first choose, then project, so that masked patches cost nothing.
@@ -159,15 +184,18 @@ class ViTEncoder(keras.Model):
             )
 
     def add_positions(self, embedded: Any, ids: Any = None) -> Any:
-        """Add each patch's position and put the class token in front: (B, V, D) -> (B, 1 + V, D)."""
+        """Add each patch's position and put the prefix in front: (B, V, D) -> (B, prefix_tokens + V, D)."""
         table = ops.cast(self.positions, self.compute_dtype)
-        patch_positions = table[self.prefix_tokens :]
+        patch_positions = table[int(self.has_class_token) :]
         positions = patch_positions[None] if ids is None else ops.take(patch_positions, ids, axis=0)
-        if self.class_token is None:
-            return embedded + positions
-        class_token = ops.cast(self.class_token, self.compute_dtype) + table[None, :1]
-        class_tokens = ops.broadcast_to(class_token, (ops.shape(embedded)[0], 1, self.width))
-        return ops.concatenate([class_tokens, embedded + positions], axis=1)
+        prefix = []
+        if self.class_token is not None:
+            prefix.append(ops.cast(self.class_token, self.compute_dtype) + table[None, :1])
+        if self.register_tokens is not None:
+            prefix.append(ops.cast(self.register_tokens, self.compute_dtype))
+        batch = ops.shape(embedded)[0]
+        tokens = [ops.broadcast_to(token, (batch, *token.shape[1:])) for token in prefix]
+        return ops.concatenate([*tokens, embedded + positions], axis=1) if tokens else embedded + positions
 
     def blocks(
         self, tokens: Any, layers: Sequence[int] = (), attention: Sequence[int] = (), final_norm: bool = True
@@ -221,7 +249,7 @@ class ViTEncoder(keras.Model):
         """
         if pooling not in ("mean", "cls"):
             raise ValueError(f'pooling={pooling!r} is not known: choose "mean" or "cls"')
-        if pooling == "cls" and not self.prefix_tokens:
+        if pooling == "cls" and not self.has_class_token:
             raise ValueError('pooling="cls" needs a class token and this encoder has none: choose "mean"')
         tokens = self(images)
         return tokens[:, 0] if pooling == "cls" else mean_tokens(tokens[:, self.prefix_tokens :])
@@ -245,7 +273,7 @@ class ViTEncoder(keras.Model):
             if source is not self.positions:
                 target.assign(source)
         table = ops.convert_to_numpy(self.positions)
-        other.positions.assign(resize_positions(table, self.grid, other.grid, class_token=bool(self.prefix_tokens)))
+        other.positions.assign(resize_positions(table, self.grid, other.grid, class_token=self.has_class_token))
         return other
 
     def get_config(self) -> dict[str, Any]:
@@ -259,6 +287,9 @@ class ViTEncoder(keras.Model):
             "depth": self.depth,
             "heads": self.heads,
             "positions": self.position_kind,
-            "class_token": bool(self.prefix_tokens),
+            "class_token": self.has_class_token,
+            "layer_norm_eps": self.layer_norm_eps,
+            "register_tokens": self.registers,
+            "layer_scale": self.layer_scale,
             "preprocessing": self.preprocessing.asdict(),
         }

@@ -95,11 +95,18 @@ class SameShape(keras.layers.Layer):
 
 
 class LayerNorm(SameShape):
-    """Layer normalisation over the last axis, epsilon 1e-6, computed in float32.
+    """Layer normalisation over the last axis, computed in float32.
 
     Spelled out operation by operation because the exporter can bring this form, not the one that Keras' layer becomes,
     to the pattern that onnxruntime fuses (`lut_tf.export.onnx`).
+
+    Args:
+        epsilon: what is added to the variance.
     """
+
+    def __init__(self, epsilon: float = LAYER_NORM_EPSILON, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create scale (1) and shift (0)."""
@@ -113,7 +120,7 @@ class LayerNorm(SameShape):
         x = ops.cast(x, "float32")
         centred = x - ops.mean(x, axis=(-1,), keepdims=True)  # a tuple: OpenVINO refuses the scalar axis
         variance = ops.mean(ops.square(centred), axis=(-1,), keepdims=True)
-        normal = centred / ops.sqrt(variance + LAYER_NORM_EPSILON)
+        normal = centred / ops.sqrt(variance + self.epsilon)
         scaled = normal * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
         return ops.cast(scaled, self.compute_dtype)
 
@@ -184,31 +191,54 @@ class MLP(SameShape):
         return self.fc2(gelu(self.fc1(x)))
 
 
+class LayerScale(SameShape):
+    """Multiply each channel by a number of its own, 1e-5 at first, as DINOv2 and BEiT do what a block adds."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the numbers (width,)."""
+        start = keras.initializers.Constant(1e-5)
+        self.gamma = self.add_weight(shape=(input_shape[-1],), initializer=start, name="gamma")
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Scale `x` (..., width)."""
+        return x * ops.cast(self.gamma, x.dtype)
+
+
 class Block(SameShape):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)); MLP ratio 4, exact GELU.
 
     Args:
         width: channels.
         heads: attention heads.
+        epsilon: of both norms.
+        layer_scale: a `LayerScale` on what attention and MLP add.
     """
 
-    def __init__(self, width: int, heads: int, **kwargs: Any) -> None:
+    def __init__(
+        self, width: int, heads: int, epsilon: float = LAYER_NORM_EPSILON, layer_scale: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.norm1 = LayerNorm(dtype=self.dtype_policy, name="norm1")
-        self.attention = Attention(width, heads, dtype=self.dtype_policy, name="attention")
-        self.norm2 = LayerNorm(dtype=self.dtype_policy, name="norm2")
-        self.mlp = MLP(width, 4 * width, dtype=self.dtype_policy, name="mlp")
+        policy = self.dtype_policy
+        self.norm1 = LayerNorm(epsilon, dtype=policy, name="norm1")
+        self.attention = Attention(width, heads, dtype=policy, name="attention")
+        self.norm2 = LayerNorm(epsilon, dtype=policy, name="norm2")
+        self.mlp = MLP(width, 4 * width, dtype=policy, name="mlp")
+        self.scale1 = LayerScale(dtype=policy, name="scale1") if layer_scale else None
+        self.scale2 = LayerScale(dtype=policy, name="scale2") if layer_scale else None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Build every child, so that saved weights load (Keras 3 skips children that were not built)."""
-        for layer in (self.norm1, self.attention, self.norm2, self.mlp):
-            layer.build(input_shape)
+        for layer in (self.norm1, self.attention, self.norm2, self.mlp, self.scale1, self.scale2):
+            if layer is not None:
+                layer.build(input_shape)
         self.built = True
 
     def call(self, x: Any, return_attention: bool = False) -> Any:
         """Return the tokens (B, T, D); with `return_attention`, also the attention (B, heads, T, T), as `Attention`."""
         mixed = self.attention(self.norm1(x), return_attention=return_attention)
         mixed, attention = mixed if return_attention else (mixed, None)
-        x = x + mixed
-        x = x + self.mlp(self.norm2(x))
+        x = x + (mixed if self.scale1 is None else self.scale1(mixed))
+        mapped = self.mlp(self.norm2(x))
+        x = x + (mapped if self.scale2 is None else self.scale2(mapped))
         return (x, attention) if return_attention else x

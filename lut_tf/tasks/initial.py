@@ -101,8 +101,12 @@ def load_initial(config: Config, found: Path | Saved) -> Initial:
         initial = Initial(str(config.init_from), parts)
     encoder = initial.parts["encoder"]
     _check_size(config.encoder, EncoderSize(encoder.patch_size, encoder.width, encoder.depth, encoder.heads), named)
-    if not encoder.prefix_tokens:
+    if not encoder.has_class_token:
         raise ValueError(f"{named} holds an encoder without class token, and a run's has one: give another")
+    if encoder.registers or encoder.layer_scale:
+        raise ValueError(
+            f"{named} holds an encoder with register tokens or LayerScale, and a run's has none: give another"
+        )
     return initial
 
 
@@ -142,7 +146,7 @@ def _weight_parts(path: Path, config: Config) -> dict[str, Any]:
     from lut_tf.interop import load_encoder, load_reference
     from lut_tf.interop.files import read_weights
 
-    student, teacher = read_weights(path)
+    student, teacher, _ = read_weights(path)
     heads = config.encoder.size().heads
     decoder = any(name.startswith("decoder_embed.") for name in student)
     projector = any(re.match(r"(head|predictor)\.\d+\.", name) for name in student)

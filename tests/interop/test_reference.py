@@ -186,7 +186,7 @@ def test_rectangles_are_told_by_their_positions() -> None:
 
 def test_errors_name_every_tensor(student: Arrays) -> None:
     """One message for missing, unknown and misshapen together."""
-    broken = {**student, "surprise": np.ones(2), "norm.weight": np.ones(7), "blocks.1.ls1.gamma": np.ones(48)}
+    broken = {**student, "surprise": np.ones(2), "norm.weight": np.ones(7), "blocks.1.other": np.ones(48)}
     del broken["blocks.0.mlp.fc1.bias"], broken["decoder_norm.weight"], broken["head.0.weight"]
     with pytest.raises(ValueError, match="cannot be loaded") as error:
         load_reference(broken, **HEADS)
@@ -194,7 +194,7 @@ def test_errors_name_every_tensor(student: Arrays) -> None:
     for part in (
         "missing: blocks.0.mlp.fc1.bias, decoder_norm.weight, head.0.weight",
         "surprise",
-        "blocks.1.ls1.gamma",
+        "blocks.1.other",
     ):
         assert part in message
     assert "misshapen: norm.weight is 7, not 48" in message
@@ -214,7 +214,7 @@ def test_a_broken_teacher_is_refused(student: Arrays, teacher: Arrays) -> None:
         ({"num_heads": 3, "decoder_num_heads": 5}, "decoder_num_heads=5 does not divide the width 32"),
         ({**HEADS, "mask_ration": 0.5}, "mask_ration: no such setting"),
         ({**HEADS, "head_norm": "layer"}, "head_norm='layer', but .* 'batch'"),
-        ({**HEADS, "image_size": 64}, "does not fit its 17 positions"),
+        ({**HEADS, "image_size": 64}, "does not fit its 16 patches"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(student: Arrays, settings: dict[str, Any], message: str) -> None:

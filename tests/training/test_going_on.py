@@ -171,6 +171,10 @@ def test_another_image_size_resizes_the_positions(
         ({"init_from": "text.txt"}, r"^init_from='text.txt' cannot be read \(text.txt is not a file of weights"),
         ({"init_from": "classless.keras"}, r"^init_from='classless.keras' holds an encoder without class token"),
         (
+            {"init_from": "scaled.keras"},
+            r"^init_from='scaled.keras' holds an encoder with register tokens or LayerScale",
+        ),
+        (
             {"encoder__width": 32},
             r"^encoder.width=32 does not fit init_from=.*, whose encoder has 16: give --encoder.w",
         ),
@@ -189,6 +193,7 @@ def test_what_cannot_be_started_from_is_refused_and_nothing_is_written(
     for name in ("text.pth", "text.keras", "text.txt"):
         Path(name).write_text("no weights")
     tiny_encoder(patch_size=2, class_token=False, heads=4).save("classless.keras")
+    tiny_encoder(patch_size=2, layer_scale=True, heads=4).save("scaled.keras")
     if settings.get("init_from") == "new":
         Path("new").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=said):
@@ -295,7 +300,7 @@ def test_a_run_is_converted_whole(whole: RunResult, unfinished: Path, tmp_path: 
     assert same(encoder, whole.model.encoder)
     with pytest.raises(ValueError, match="step=18 is for a run directory"):
         convert(tmp_path / "encoder.keras", tmp_path / "other.keras", step=18)
-    with pytest.raises(ValueError, match="knows its heads and image size"):
+    with pytest.raises(ValueError, match="num_heads is given, but .* knows its own"):
         convert(unfinished, tmp_path / "other.keras", num_heads=2)
 
 
