@@ -31,7 +31,6 @@ def run(parser: ArgumentParser, arguments: Namespace) -> None:
     config = config_from(parser, arguments)
     validate(config)
     listing = list_data(config.data)
-    config.check_images(listing.images)
     import_tensorflow()
     from lut_tf.analysis.views import show_views
 

@@ -29,6 +29,9 @@ MAY_DIFFER = (
     "data.damaged_share",
 )
 
+# What runs did before there was a setting of `data`, where that is not its default: a run begun without it goes on so.
+DATA_BEFORE = {"apply_exif": False}
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lut_tf.config import Config, validate
-from lut_tf.training.run_directory import check_run_dir
+from lut_tf.training.run_directory import check_images, check_run_dir
 
 if TYPE_CHECKING:
     from lut_tf.data.reading.listing import Listing
@@ -27,11 +27,16 @@ def preflight(config: Config) -> Listing:
     from lut_tf.data.reading.listing import list_data  # NumPy is not needed to say what a setting may be
 
     listing = list_data(config.data)
-    config.check_images(listing.images)
-    bank = min(listing.images, config.probe.images)
-    if listing.evaluation_images is not None and config.probe.neighbours > bank:  # else no k-NN is asked
-        raise ValueError(
-            f"probe.neighbours={config.probe.neighbours} is more than the {bank} images that k-NN may ask: "
-            f"give --probe.neighbours {bank} or less"
-        )
+    check_images(config, listing.images)
+    checks = [lambda: config.check_images(listing.images)]
+    if config.probe.asked and listing.why_no_probes == "":
+        checks.append(lambda: config.probe.check_bank(listing.images))
+    mistakes = []
+    for check in checks:
+        try:
+            check()
+        except ValueError as mistake:
+            mistakes.append(str(mistake))
+    if mistakes:  # all at once: to mend one and meet the next is tedious
+        raise ValueError("; ".join(mistakes))
     return listing

@@ -52,7 +52,7 @@ def pretrain(config: Config, listing: Listing | None = None) -> RunResult:
         complete = run.restore() >= plan.total_steps and files.encoder.exists() and files.weights.exists()
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
-            run.announce(facts, announcement(facts, config.run_dir, probes.why_none))
+            run.announce(facts, announcement(facts, config.run_dir, probes.why_none, listing.left_out))
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
             run.train(batches)

@@ -69,9 +69,10 @@ def resolved(config: Config, model: MaskedImageModel, plan: Plan, replicas: int)
     }
 
 
-def announcement(facts: dict[str, Any], run_dir: str, why_no_probes: str = "") -> str:
+def announcement(facts: dict[str, Any], run_dir: str, why_no_probes: str = "", left_out: str = "") -> str:
     """Return a few lines for people of what `resolved` found."""
-    probes = f"\n  no probes: {why_no_probes}" if why_no_probes else ""
+    notes = {"left out": left_out, "no probes": why_no_probes}
+    lines = "".join(f"\n  {name}: {note}" for name, note in notes.items() if note)
     return (
         f"{facts['method']} on {facts['images']} images of {facts['source']} -> {run_dir}\n"
         f"  encoder {facts['encoder_parameters'] / 1e6:.2f} M parameters, "
@@ -80,5 +81,5 @@ def announcement(facts: dict[str, Any], run_dir: str, why_no_probes: str = "") -
         f"  {facts['epochs']} epochs of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
         f"{facts['devices']} device(s) × {facts['micro_batches']} micro-batch(es) × "
         f"{facts['images_per_device_and_micro_batch']}; "
-        f"peak learning rate {facts['peak_learning_rate']:.3g}{probes}"
+        f"peak learning rate {facts['peak_learning_rate']:.3g}{lines}"
     )

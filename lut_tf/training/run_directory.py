@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from lut_tf.config import RunConfig, differences, from_yaml, get_setting, may_differ, show
+from lut_tf.config.data import SOURCE_SETTINGS
+from lut_tf.config.run import DATA_BEFORE
 from lut_tf.writing import nearest_existing
 
 
@@ -98,14 +103,49 @@ def check_run_dir(config: RunConfig) -> None:
         _check_same_run(config, _read_saved(config, saved))
 
 
+def check_images(config: RunConfig, images: int) -> None:
+    """Refuse to go on with another number of images than the run was begun on: each step would see others.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    try:
+        begun = json.loads(RunFiles(Path(config.run_dir)).resolved.read_text(encoding="utf-8"))["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing has been begun there
+    if begun != images:
+        raise ValueError(
+            f"run_dir={config.run_dir!r} was begun on {begun} images, and there are {images} now: give another "
+            "--run_dir, or the images of then (files of more formats are read than in earlier versions)"
+        )
+
+
 def _read_saved(config: RunConfig, path: Path) -> RunConfig:
     try:
-        return from_yaml(path.read_text(encoding="utf-8"), type(config))
+        return from_yaml(_as_begun(path.read_text(encoding="utf-8")), type(config))
     except ValueError as error:
         raise ValueError(
             f"run_dir={config.run_dir!r} holds a config.yaml that this version cannot read ({error}): "
             "give another --run_dir"
         ) from error
+
+
+def _as_begun(text: str) -> str:
+    """Add to a run's settings those that did not exist when it was begun, as it went without them.
+
+    Raises:
+        ValueError: it is no YAML.
+    """
+    try:
+        saved = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    data = saved.get("data") if isinstance(saved, dict) else None
+    if isinstance(data, dict):
+        for setting, value in DATA_BEFORE.items():
+            if setting in SOURCE_SETTINGS.get(data.get("source", ""), ()):
+                data.setdefault(setting, value)
+    return yaml.safe_dump(saved)
 
 
 def _check_same_run(config: RunConfig, saved: RunConfig) -> None:

@@ -82,6 +82,8 @@ class RecordListing:
 def record_files(pattern: str, setting: str = "data.path") -> list[str]:
     """Return the files that a glob finds, sorted; patterns of TensorFlow's file systems (`gs://…`) import TensorFlow.
 
+    A file or folder that exists is taken by its name, whatever is in it: `photos [2020]/*.tfrecord`.
+
     Raises:
         FileNotFoundError: there are none.
         ValueError: TensorFlow cannot read there.
@@ -90,11 +92,20 @@ def record_files(pattern: str, setting: str = "data.path") -> list[str]:
         with remote_errors(pattern, setting) as tf:
             files = sorted(tf.io.gfile.glob(pattern))
     else:
-        files = sorted(os.path.abspath(file) for file in glob.glob(os.path.expanduser(pattern)) if os.path.isfile(file))
+        files = sorted(os.path.abspath(file) for file in glob.glob(_literal(pattern)) if os.path.isfile(file))
     if not files:
         remedy = "give a pattern of TFRecord files, such as 'folder/train-*.tfrecord'"
         raise FileNotFoundError(f"{setting}: {pattern!r} finds no file: {remedy}")
     return files
+
+
+def _literal(pattern: str) -> str:
+    """Escape what of a pattern exists as it is written: the whole file, or the folder before the last slash."""
+    pattern = os.path.expanduser(pattern)
+    folder, name = os.path.split(pattern)
+    if os.path.isfile(pattern):
+        return glob.escape(pattern)
+    return os.path.join(glob.escape(folder), name) if os.path.isdir(folder) else pattern
 
 
 def crc32c(values: NDArray[np.uint8]) -> NDArray[np.uint32]:
