@@ -62,9 +62,11 @@ def test_magnitudes_noise_and_mixing_have_keys_of_their_own(monkeypatch: pytest.
         return original(shape, seed, **options)
 
     monkeypatch.setattr(tf.random, "stateless_normal", normal)
-    monkeypatch.setattr(
-        "lut_tf.data.batches.finetuning.rand_augment", lambda image, draws, normals, *strength: image + 0 * normals[0]
-    )
+
+    def augment(image: tf.Tensor, draws: tf.Tensor, normals: tf.Tensor, *strength: float) -> tf.Tensor:
+        return tf.cast(image, tf.float32) + 0.0 * normals[0]
+
+    monkeypatch.setattr("lut_tf.data.batches.finetuning.rand_augment", augment)
     monkeypatch.setattr("lut_tf.data.batches.finetuning.mix", lambda images, targets, seed, views: (images, seed))
     source = ArraySource(PIXELS, np.zeros(20, np.int32))
     for _, key in dataset(source, seed=0, batch_size=4).as_numpy_iterator():

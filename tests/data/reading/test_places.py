@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,21 +17,21 @@ from lut_tf.data import list_data, open_sources
 from lut_tf.data.preparing.prepare import prepare
 from lut_tf.data.reading.public import builder_of
 
-NAMES = [
-    "a b", "[ab]", "a[1]", "a*", "wh?", "{a,b}", "Übung", "a'b", '"a"', "$HOME", "a;b", "#a", "a: b", "[a", "- a",
-    "&a", "!a", "%a", "@a", "007", "1e3", "null", "true", "a\\b", "ends in space ",
-]  # fmt: skip
+NAMES = ["a b", "a[1]*?", "[ab]", "{a,b}", "Übung", "a'b\"", "$HOME;", "a: b", "- a", "007", "a\\b ", "[a"]
+
+
+@cache
+def parser() -> ArgumentParser:
+    made = ArgumentParser(exit_on_error=False)
+    train.add_arguments(made)
+    return made
 
 
 def configured(command: str) -> Config:
-    """Return the settings of a command as a shell would hand them to it, by way of a run directory's file."""
+    """Return the settings of a command as a shell would hand them to it."""
     program, verb, *words = shlex.split(command)
     assert (program, verb) == ("lut-tf", "train")
-    parser = ArgumentParser(exit_on_error=False)
-    train.add_arguments(parser)
-    config = config_from(parser, parser.parse_args(words))
-    assert from_yaml(to_yaml(config)) == config
-    return config
+    return config_from(parser(), parser().parse_args(words))
 
 
 def numbers(config: Config) -> list[int]:
@@ -46,6 +47,11 @@ def test_folders_of_any_name_are_read(name: str, tmp_path: Path, monkeypatch: py
     for place in places if name == "a b" else places[:1]:
         command = f"lut-tf train --data.source image_folder --data.path={shlex.quote(place)}"
         assert numbers(configured(command)) == [0, 1], place
+
+
+def test_a_run_directory_keeps_names_of_any_kind() -> None:
+    config = configured(f"lut-tf train --data.path {shlex.quote(' '.join(NAMES))} --data.name {shlex.quote(NAMES[7])}")
+    assert from_yaml(to_yaml(config)) == config
 
 
 @pytest.mark.parametrize("name", NAMES)
