@@ -24,6 +24,12 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 def plain(number: int) -> np.ndarray:
     """An image that is its number all over."""
     return np.full((8, 9, 3), number, np.uint8)

@@ -208,6 +208,69 @@ def test_neighbours_matter_only_where_k_nn_is_asked(tmp_path: Path) -> None:
     assert preflight(several(run_dir=str(tmp_path / "run"), **flat)).images == 3
 
 
+def folder_of(folder: Path, *names: str, **settings: Any) -> Config:
+    """A run on a folder of empty files, which are not read before it begins."""
+    for name in names:
+        (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "images" / name).touch()
+    data = {"data__source": "image_folder", "data__path": str(folder / "images"), **settings}
+    return several(run_dir=str(folder / "run"), **data)
+
+
+# Files of a folder, whether they are evaluation images too, and other settings, where k-NN is not asked of them.
+WITHOUT_KNN: dict[str, tuple[list[str], bool, dict[str, Any]]] = {
+    "without evaluation images": (["a/1.png", "b/2.png"], False, {}),
+    "one class": (["a/1.png", "a/2.png"], True, {}),
+    "nothing is to be measured": (["a/1.png", "b/2.png"], True, {"probe__before_and_after": False}),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_KNN)
+def test_small_folders_train_where_k_nn_is_not_asked(case: str, tmp_path: Path) -> None:
+    names, evaluated, settings = WITHOUT_KNN[case]
+    evaluation = {"data__evaluation_path": str(tmp_path / "images")} if evaluated else {}
+    assert preflight(folder_of(tmp_path, *names, optimizer__batch_size=2, **evaluation, **settings)).images == 2
+
+
+def test_a_batch_and_neighbours_that_are_too_many_are_named_at_once(tmp_path: Path) -> None:
+    names = ("a/1.png", "b/2.png")
+    config = folder_of(tmp_path, *names, data__evaluation_path=str(tmp_path / "images"))
+    with pytest.raises(ValueError, match=r"--optimizer\.batch_size 2 or less; .* --probe\.neighbours 2 or less"):
+        preflight(config)
+
+
+def test_the_recipe_for_a_folder_begins_on_few_photographs(tmp_path: Path) -> None:
+    config = from_yaml((RECIPES[0].parent / "image_folder.yaml").read_text(encoding="utf-8"))
+    images = folder_of(tmp_path, *(f"{number}.jpg" for number in range(65))).data
+    assert preflight(replace(config, run_dir=str(tmp_path / "run"), data=images)).images == 65
+
+
+def test_a_run_begun_before_a_setting_goes_on_as_it_began(tmp_path: Path) -> None:
+    """EXIF was not applied before it could be asked for: an old run is not given turned images in silence."""
+    config = folder_of(tmp_path, "1.png", "2.png", optimizer__batch_size=2)
+    saved = tmp_path / "run" / "config.yaml"
+    saved.parent.mkdir()
+    lines = to_yaml(config).splitlines()
+    saved.write_text("\n".join(line for line in lines if "apply_exif" not in line))
+    with pytest.raises(ValueError, match=r"data\.apply_exif was false, now true.*: give another --run_dir, or the old"):
+        preflight(config)
+    assert preflight(changed("data.apply_exif", False, config)).images == 2
+    digits = of_digits(tmp_path / "digits")
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "config.yaml").write_text(to_yaml(digits).replace("  apply_exif: true\n", ""))
+    assert preflight(replace(digits, run_dir=str(tmp_path / "digits"))).images == 1197
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
+    config = folder_of(tmp_path, "1.png", "2.png", optimizer__batch_size=2)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "resolved.json").write_text('{"images": 2}')
+    assert preflight(config).images == 2
+    (tmp_path / "images" / "3.tif").touch()
+    with pytest.raises(ValueError, match=r"run_dir=.* was begun on 2 images, and there are 3 now: give another"):
+        preflight(config)
+
+
 @pytest.mark.parametrize("name", ["data.path", "data.evaluation_path"])
 def test_missing_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "images").mkdir()

@@ -21,8 +21,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from data_helpers import png
+from data_helpers import png, turned
 from networks import tiny_batch, tiny_encoder
+from PIL import Image
 from settings_table import OTHER, changed_all
 
 from lut_tf.config import Config, settings
@@ -68,6 +69,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "data.evaluation_split": TFDS,
     "data.image_feature": RECORDS,
     "data.label_feature": RECORDS,
+    "data.apply_exif": {**FOLDER, "data.path": "{}/turned"},
     "data.damaged_share": {**FOLDER, "data.path": "{}/damaged", "data.damaged_share": 0.1},
     "views.scale": {"views.crop": "random_resized"},
     "encoder.preset": {"encoder.preset": "vit_tiny_patch16", "encoder.width": None, "encoder.heads": None},
@@ -291,11 +293,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import toy_data_set  # noqa: F401
 
     root = tmp_path_factory.mktemp("images")
-    for folder, first in (("folder", 0), ("other", 100), ("damaged", 0)):
+    for folder, first in (("folder", 0), ("other", 100), ("damaged", 0), ("turned", 0)):
         for number in range(14 if folder == "other" else 12):
             path = root / folder / f"class{number % 2}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"torn" if (folder, number) == ("damaged", 3) else png(first + number))
+            if folder == "turned":
+                Image.open(path).save(path, exif=turned(6))
     with tf.io.TFRecordWriter(str(root / "records")) as writer:
         for number in range(12):
             features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[png(number + more)]))

@@ -26,6 +26,8 @@ Images = NDArray[np.uint8]
 def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listing: Listing | None = None) -> None:
     """Draw the first images of a training step as the run will see them: one row an image.
 
+    Where the data set is smaller than a batch, which no run can be, its batch is the whole of it.
+
     Args:
         config: validated; its data, views, encoder's size, method and seed are shown.
         path: the PNG file to write.
@@ -37,7 +39,8 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         FileNotFoundError, ValueError: as `open_sources` and `pretraining_dataset`.
     """
     source, side = open_sources(config.data, listing).train, config.encoder.image_size
-    method, patches, size = METHODS[config.method.name], config.encoder.patches, config.optimizer.batch_size
+    method, patches = METHODS[config.method.name], config.encoder.patches
+    size = min(config.optimizer.batch_size, len(source))
     # Read no more of a batch than is shown: host 0 of so many has its first images.
     share = next(part for part in range(min(images, size), size + 1) if size % part == 0)
     dataset = pretraining_dataset(

@@ -39,7 +39,6 @@ def run(arguments: Namespace) -> None:
     config = config_from(arguments)
     validate(config)
     listing = list_data(config.data)
-    config.check_images(listing.images)
     import_tensorflow()
     from lut_tf.analysis.views import show_views
 

@@ -21,9 +21,9 @@ Magnitude = Annotated[float, Range(0.0, 10)]
 # Which settings of `data` each source reads; the others would be given in vain.
 SOURCE_SETTINGS = {
     "digits": (),
-    "image_folder": ("path", "evaluation_path"),
-    "tfrecord": ("path", "evaluation_path", "image_feature", "label_feature"),
-    "tfds": ("path", "name", "split", "evaluation_split"),
+    "image_folder": ("path", "evaluation_path", "apply_exif"),
+    "tfrecord": ("path", "evaluation_path", "image_feature", "label_feature", "apply_exif"),
+    "tfds": ("path", "name", "split", "evaluation_split", "apply_exif"),
 }
 SOURCE_NEEDS = {"image_folder": ("path", "FOLDER"), "tfrecord": ("path", "PATTERN"), "tfds": ("name", "NAME")}
 
@@ -46,6 +46,7 @@ class DataConfig:
         evaluation_split: the part of it on which the probes are scored; without it none are.
         image_feature: the feature of `tfrecord` that holds an image's bytes; null: `image/encoded` or `image`.
         label_feature: the feature of `tfrecord` that holds its class number; null: without labels.
+        apply_exif: turn and mirror images as their EXIF orientation says, as cameras and telephones mean them.
         damaged_share: the run stops, with the list, when more than this share of the files cannot be read; up to then
             each is replaced by the next readable file of its class.
         parallel_calls: images read and cropped at the same time; null lets tf.data choose.
@@ -59,6 +60,7 @@ class DataConfig:
     evaluation_split: str | None = None
     image_feature: str | None = None
     label_feature: str | None = None
+    apply_exif: bool = True
     damaged_share: Fraction = 0.05
     parallel_calls: Count | None = None
 
@@ -83,7 +85,8 @@ class DataConfig:
             if setting not in SOURCE_SETTINGS[self.source] and value != getattr(DataConfig, setting):
                 fitting = [other for other, read in SOURCE_SETTINGS.items() if setting in read]
                 raise ValueError(
-                    f"{joined(name, setting)}={value!r} is not read by {source}: "
+                    f"{joined(name, setting)}={show(value) if isinstance(value, bool) else repr(value)} "
+                    f"is not read by {source}: "
                     f"give {option(name, 'source')} {' or '.join(fitting)}, or leave {joined(name, setting)} out"
                 )
 

@@ -274,18 +274,24 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.dump(_without_tuples(asdict(config)), Dumper=core_schema.Dumper, sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(text: str, tree: type[Tree] = Config) -> Tree:  # type: ignore[assignment]
+def from_yaml(
+    text: str,
+    tree: type[Tree] = Config,  # type: ignore[assignment]
+    left_out: Mapping[str, Any] | None = None,
+) -> Tree:
     """Return the tree of settings that `text` describes; settings it leaves out keep their defaults.
 
     Args:
         text: YAML, read by the core schema of version 1.2.
         tree: the task's.
+        left_out: values by dotted name, instead of the defaults, of settings that the text leaves out.
 
     Raises:
         ValueError: the text is no YAML, has an unknown or a repeated key, or values of the wrong type or out of range:
             a line for each mistake.
     """
     given = Given(tree)
+    given.values |= left_out or {}
     given.take_yaml(text, "the configuration")
     return given.built()
 

@@ -40,6 +40,8 @@ COMPARED_BY_IMAGES = ("data.path", "data.evaluation_path")
 
 
 HOST = re.compile(r"[^\s:/,]+:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5}")  # host:port, or [IPv6]:port
+# What runs did before there was a setting of `data`, where that is not its default: a run begun without it goes on so.
+DATA_BEFORE = {"apply_exif": False}
 
 
 @dataclass(frozen=True)

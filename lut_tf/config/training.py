@@ -55,6 +55,24 @@ class ProbeConfig:
     images: Count = 10000
     queries: Count = 10000
 
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be measured."""
+        return self.before_and_after or self.every > 0
+
+    def check_bank(self, images: int) -> None:
+        """Refuse more neighbours than there are images to learn from.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        bank = min(images, self.images)
+        if self.neighbours > bank:
+            raise ValueError(
+                f"probe.neighbours={self.neighbours} is more than the {bank} images that k-NN may ask: "
+                f"give --probe.neighbours {bank} or less"
+            )
+
 
 @dataclass(frozen=True)
 class LoggingConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lut_tf.config import Config, check_tf_config, validate
+from lut_tf.errors import told_together
 from lut_tf.tasks.initial import find_initial
 from lut_tf.training.run_directory import check_run_dir, check_same_images
 
@@ -32,12 +33,9 @@ def preflight(config: Config) -> Listing:
     from lut_tf.data.reading.listing import list_data  # NumPy is not needed to say what a setting may be
 
     listing = list_data(config.data)
-    check_same_images(config, digest_of(listing))
-    config.check_images(listing.images)
-    bank = min(listing.images, config.probe.images)
-    if listing.evaluation_images is not None and config.probe.neighbours > bank:  # else no k-NN is asked
-        raise ValueError(
-            f"probe.neighbours={config.probe.neighbours} is more than the {bank} images that k-NN may ask: "
-            f"give --probe.neighbours {bank} or less"
-        )
+    check_same_images(config, digest_of(listing), listing.images)
+    checks = [lambda: config.check_images(listing.images)]
+    if config.probe.asked and listing.why_no_probes == "":
+        checks.append(lambda: config.probe.check_bank(listing.images))
+    told_together(*checks)
     return listing

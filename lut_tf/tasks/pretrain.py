@@ -66,7 +66,8 @@ def pretrain(
         complete = run.restore() >= plan.total_steps and files.encoder.exists() and files.weights.exists()
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
-            run.announce(facts, announcement(facts, config.run_dir, start, probes.said))
+            notes = (start, probes.said, listing.left_out and f"left out: {listing.left_out}")
+            run.announce(facts, announcement(facts, config.run_dir, *notes))
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
             run.train(batches)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lut_tf.config import Config
+from lut_tf.data.reading.listing import ONE_CLASS
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate import probe
+from lut_tf.evaluate.features import sample
 from lut_tf.evaluate.few_shot import DRAWS
 from lut_tf.models.encoder import ViTEncoder
 
@@ -41,13 +46,21 @@ class Probes:
         """What the closing table is about."""
         return self.parts.heldout or self.parts.validation
 
-    @property
+    @cached_property
     def why_none(self) -> str:
         """Why the encoder is not measured, and what would change that; empty where it is."""
         if self.parts.train.labels is None:
             return "the training images have no labels"
         if self.final is None:
             return "there are no evaluation images (data.evaluation_path, or data.evaluation_split of tfds)"
+        if self.final.labels is None or not len(sample(self.final.labels, 1)):
+            return "the evaluation images have no labels"
+        known = self.parts.train.labels
+        classes = len(np.unique(known[sample(known, self.config.probe.images)]))
+        if classes < 2:
+            return ONE_CLASS if classes else "the training images have no labels"
+        if not self.config.probe.asked:
+            return "none are asked for (probe.every, probe.before_and_after)"
         return ""
 
     @property

@@ -72,9 +72,9 @@ def resolved(config: Config, model: MaskedImageModel, plan: Plan, replicas: int)
     }
 
 
-def announcement(facts: dict[str, Any], run_dir: str, start: str = "", probes: str = "") -> str:
-    """Return a few lines for people of what `resolved` found."""
-    more = "".join(f"\n  {line}" for line in (start, probes) if line)
+def announcement(facts: dict[str, Any], run_dir: str, *notes: str) -> str:
+    """Return a few lines for people of what `resolved` found, and the notes that are not empty."""
+    more = "".join(f"\n  {line}" for line in notes if line)
     return (
         f"{facts['method']} on {facts['images']} images of {facts['source']} -> {run_dir}\n"
         f"  encoder {facts['encoder_parameters'] / 1e6:.2f} M parameters, "

@@ -249,8 +249,8 @@ class Run:
             ) from error
         for source in self._sources:
             damage = getattr(source, "damage", None)
-            if damage is not None and damage.fatal:
-                raise ValueError(damage.summary()) from None
+            if damage is not None and damage.end is not None:
+                raise damage.end from None
         if self.host.total > 1 and isinstance(error, LOST_WORKER):
             raise Stopped(
                 f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from lut_tf.config import COMPARED_BY_IMAGES, Config, RunConfig, differences, from_yaml, get_setting, may_differ, show
+from lut_tf.config.data import SOURCE_SETTINGS
+from lut_tf.config.run import DATA_BEFORE
 from lut_tf.paths import spelled_out
 from lut_tf.writing import nearest_existing
 
@@ -202,6 +204,8 @@ def check_run_dir(config: RunConfig) -> None:
 def read_saved(files: RunFiles, tree: type[Tree], named: str, remedy: str) -> Tree:
     """Return the configuration that a run directory holds.
 
+    Settings that did not exist when the run was begun are as it went without them.
+
     Args:
         files: of the run.
         tree: of its task.
@@ -215,7 +219,8 @@ def read_saved(files: RunFiles, tree: type[Tree], named: str, remedy: str) -> Tr
         text = files.config.read_text(encoding="utf-8")
         if not text.strip("\0 \n"):
             raise ValueError("it is empty")
-        return from_yaml(text, tree)
+        read = SOURCE_SETTINGS[from_yaml(text, tree).data.source]
+        return from_yaml(text, tree, {f"data.{name}": value for name, value in DATA_BEFORE.items() if name in read})
     except ValueError as error:
         raise ValueError(
             f"{named} holds a {files.config.name} that this version cannot read ({error}): {remedy}"
@@ -251,12 +256,13 @@ def same_place(one: Any, other: Any) -> bool:
     return os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
 
 
-def check_same_images(config: RunConfig, digest: str) -> None:
+def check_same_images(config: RunConfig, digest: str, images: int) -> None:
     """Refuse to go on with other images than the run has begun with; where they lie does not matter.
 
     Args:
         config: of the run, whose directory `check_run_dir` has been content with.
         digest: of the images, as `lut_tf.data.reading.digest` finds it.
+        images: how many there are to train on.
 
     Raises:
         ValueError: the images, or where nobody has written down what they were, the folders, are others.
@@ -273,15 +279,26 @@ def check_same_images(config: RunConfig, digest: str) -> None:
     saved = read_saved(files, type(config), f"run_dir={config.run_dir!r}", _GO_ON)
     pairs = {name: (get_setting(saved, name), get_setting(config, name)) for name in COMPARED_BY_IMAGES}
     _refuse_others(config, saved, [name for name, pair in pairs.items() if not same_place(*pair)])
+    if (number := _facts(files).get("images", images)) != images:
+        raise ValueError(
+            f"run_dir={config.run_dir!r} was begun on {number} images, and there are {images} now: give another "
+            "--run_dir, or the images of then (files of more formats are read than in earlier versions)"
+        )
 
 
 def _begun_with(files: RunFiles) -> str | None:
     """Return the digest in `resolved.json`; None where there is none, as in earlier versions', or in a torn file."""
-    try:
-        found = json.loads(files.resolved.read_text(encoding="utf-8"))[IMAGES]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    found = _facts(files).get(IMAGES)
     return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else None
+
+
+def _facts(files: RunFiles) -> dict[str, Any]:
+    """Return what `resolved.json` says; nothing where it is torn or not there."""
+    try:
+        facts = json.loads(files.resolved.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _check_same_run(config: RunConfig, saved: RunConfig) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_helpers import write_files
 from PIL import Image
 
 from lut_tf import cli
@@ -26,6 +27,15 @@ def test_command_draws_a_grid(method: str, tmp_path: Path, capsys: pytest.Captur
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     blue = np.all(pixels == [92, 107, 148], axis=-1).mean()
     assert 0.1 < blue < 0.5 and pixels.shape[0] > 400
+
+
+@pytest.mark.medium
+def test_a_folder_smaller_than_a_batch_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(tmp_path / "images", "1.png", "2.png")
+    words = ["--data.source", "image_folder", "--data.path", str(tmp_path / "images"), "--encoder.image_size", "32"]
+    picture = str(tmp_path / "views.png")
+    assert cli.main(["show-views", *words, "--output", picture, "--optimizer.batch_size", "256"]) == 0
+    assert capsys.readouterr().out == f"wrote {picture}\n" and Image.open(picture).height < 600
 
 
 def test_words_say_what_was_done() -> None:

@@ -5,6 +5,7 @@ All of it is keyed by seed, epoch and image, mixing by seed and step: a batch is
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from lut_tf.config import FinetuneViews, ViewsConfig, validate
@@ -15,6 +16,10 @@ from lut_tf.data.views.draws import draw, split
 from lut_tf.data.views.mixing import ERASING_DRAWS, erase, mix
 from lut_tf.data.views.rand_augment import rand_augment
 from lut_tf.models.preprocess import IMAGENET, Preprocessing, normalise
+
+fold_in = tf.random.experimental.stateless_fold_in
+MAGNITUDES, NOISE, MIXING = 1, 2, 3
+"""What a key is for: folded into it, so that no two uses draw the same numbers."""
 
 
 def finetuning_dataset(
@@ -35,7 +40,7 @@ def finetuning_dataset(
     """Return the batches of steps `start_step` up to, not including, `steps`: a pure function of the arguments.
 
     Args:
-        source: labelled images.
+        source: labelled images; those whose class is not known (-1) are left out.
         classes: number of classes C.
         batch_size: images B of a step over all hosts; this host yields B / hosts of them, and mixes among these.
         image_size: side of a square view in pixels, or (height, width).
@@ -52,31 +57,39 @@ def finetuning_dataset(
         pairs of normalised images float32 (B, H, W, 3) and targets float32 (B, C), which sum to 1.
 
     Raises:
-        ValueError: the source has no labels, or a setting is out of range.
+        ValueError: the source has no labels, one is no number of a class, or a setting is out of range.
     """
     validate(views, "views")
-    if source.labels is None:
+    # Where an image's class is not known, nothing can be learned of it.
+    known = np.flatnonzero(source.labels >= 0) if source.labels is not None else np.zeros(0, np.int64)
+    if source.labels is None or not len(known):
         raise ValueError("data: the images have no labels, which fine-tuning needs: give a labelled source")
+    if source.labels.max() >= classes:
+        raise ValueError(f"classes={classes} is too few for the label {source.labels.max()}: give one more than that")
     crop, labels = ViewsConfig(crop="random_resized", scale=views.scale), tf.constant(source.labels)
-    count = views.operations
+    count, chosen_images = views.operations, tf.constant(known, tf.int64)
 
-    def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def example(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        index = tf.gather(chosen_images, number)
         draws = split(draw(seed, epoch, index, 3 * count + ERASING_DRAWS))
         (view,) = training_views(source.image(index), draws.views, image_size, crop, 1)
         key, image = tf.stack([tf.constant(seed << 32, tf.int64) + epoch, -1 - index]), view.image
+        magnitudes, noise = (fold_in(key, purpose) for purpose in (MAGNITUDES, NOISE))
         if count:
-            normals = tf.random.stateless_normal([count], key)
+            normals = tf.random.stateless_normal([count], magnitudes)
             chosen = tf.reshape(draws.rest[: 3 * count], [count, 3])
             image = rand_augment(image, chosen, normals, views.magnitude, views.magnitude_std)
-        return erase(normalise(image, preprocessing), draws.rest[3 * count :], key, views), tf.gather(labels, index)
+        normal = normalise(image, preprocessing)
+        return erase(normal, draws.rest[3 * count :], noise, views), tf.gather(labels, index)
 
     def finish(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         images, numbers = batch
         off = views.smoothing / classes
         targets = tf.one_hot(numbers, classes, 1.0 - views.smoothing + off, off)
-        return mix(images, targets, tf.stack([tf.constant(seed, tf.int64), -1 - step * hosts - host]), views)
+        key = fold_in(tf.stack([tf.constant(seed, tf.int64), -1 - step * hosts - host]), MIXING)
+        return mix(images, targets, key, views)
 
     batches = in_steps(
-        example, len(source), batch_size, seed, start_step, steps, parallel_calls=parallel_calls, host=host, hosts=hosts
+        example, len(known), batch_size, seed, start_step, steps, parallel_calls=parallel_calls, host=host, hosts=hosts
     )
     return finished(tf.data.Dataset.zip(tf.data.Dataset.range(start_step, steps), batches).map(finish))

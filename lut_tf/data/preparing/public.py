@@ -23,12 +23,15 @@ def prepare_public(name: str, to: str, output: str | None) -> str:
     os.environ.setdefault("TFDS_DATA_DIR", str(Path.home() / "tensorflow_datasets"))
     import tensorflow_datasets as tfds
 
+    from lut_tf.data.reading.public import similar  # imports TensorFlow
+
     folder = Path(output or os.environ["TFDS_DATA_DIR"]).expanduser()
     try:
         builder = tfds.builder(name, data_dir=str(folder), file_format=to)
     except (tfds.core.registered.DatasetNotFoundError, ValueError):
         raise ValueError(
-            f"SOURCE={name!r} is neither a folder nor a data set of tensorflow-datasets: give one of them"
+            f"SOURCE={name!r} is neither a folder nor a data set of tensorflow-datasets{similar(name)}: "
+            "give one of them"
         ) from None
     if not builder.info.splits:
         sizes = [_size(builder.info.download_size), _size(builder.info.dataset_size)]
@@ -36,10 +39,9 @@ def prepare_public(name: str, to: str, output: str | None) -> str:
         config = tfds.download.DownloadConfig(manual_dir=str(folder / "downloads" / "manual"))
         builder.download_and_prepare(file_format=to, download_config=config)
     counts = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
-    where = "" if output is None else f" --data.path {shlex.quote(output)}"
-    return (
-        f"{name} is ready in {builder.data_dir} ({counts}): lut-tf train --data.source tfds --data.name {name}{where}"
-    )
+    where = "" if output is None else f" --data.path {shlex.quote(str(folder))}"
+    command = f"lut-tf train --data.source tfds --data.name {shlex.quote(name)}{where}"
+    return f"{name} is ready in {builder.data_dir} ({counts}): {command}"
 
 
 def _size(size: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -70,7 +71,7 @@ def write_shards(source: str, output: str, shards: int, workers: int) -> str:
     label = "" if listing.classes is None else " --data.label_feature image/class/label"
     return (
         f"{count} images are ready in {shards} files, listed with their SHA-256 in {folder / MANIFEST}: "
-        f"lut-tf train --data.source tfrecord --data.path '{folder}/*.tfrecord'{label}"
+        f"lut-tf train --data.source tfrecord --data.path {shlex.quote(f'{folder}/*.tfrecord')}{label}"
     )
 
 

@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[Any]]
 Stamps = dict[str, list[int]]
 """What tells that a folder or file has changed: its modification time in ns, and its number of entries or bytes."""
 
-FORMAT = 1
+FORMAT = 2
 SETTLED = 2.0
 """Seconds: what changed later than this before the listing may change again within one tick of the file system."""
 

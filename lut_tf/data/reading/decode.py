@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 from collections import Counter
@@ -13,69 +12,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lut_tf.data.reading import formats
+from lut_tf.data.reading.contents import ImageFault, Unreachable
+from lut_tf.errors import Stopped
 
 LOGGER = logging.getLogger(__name__)
-MAX_PIXELS = 89_478_485
-"""Larger images count as damaged (0.25 GiB of RGB, Pillow's own bound): a small file can unpack to gigabytes."""
 LOGGED_PATHS = 20
-
-
-class ImageFault(Exception):
-    """A file that gives no image; `kind` says why: missing, unreadable, empty, not an image, too large or damaged."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
-
-
-# ------------------------------------------------------------------------------------------------------------ Pillow
-
-
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Pixels as RGB bytes; alpha is dropped, and 16-bit gray keeps its upper byte (Pillow itself would saturate)."""
-    if image.mode.startswith("I;16"):
-        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
-
-
-def read_file(path: bytes) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        ImageFault: there is no such file any more, it cannot be read, or it is empty.
-    """
-    try:
-        content = tf.io.gfile.GFile(path, "rb").read()
-    except tf.errors.NotFoundError:
-        raise ImageFault("missing") from None
-    except tf.errors.OpError:
-        raise ImageFault("unreadable") from None
-    if not content:
-        raise ImageFault("empty")
-    return content
-
-
-def decode_with_pillow(content: bytes, apply_exif: bool = False) -> NDArray[np.uint8]:
-    """Decode one file's content as uint8 (h, w, 3), the first frame of an animation.
-
-    Raises:
-        ImageFault: it is no image.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageFault("too large")
-            return _to_rgb(ImageOps.exif_transpose(image) if apply_exif else image)
-    except Image.DecompressionBombError:
-        raise ImageFault("too large") from None
-    except UnidentifiedImageError:
-        raise ImageFault("not an image") from None
-    except ImageFault:
-        raise
-    except Exception:  # Pillow's plugins raise nearly anything on damaged data (struct.error, SyntaxError, ...)
-        raise ImageFault("damaged") from None
+HEAD = 2**18
+"""Bytes within which a JPEG says how it is turned; other formats may say it at their end."""
+TURNED = (
+    r"(?s)\C*(?:\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08]\x00|\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08]"
+    r"|tiff:Orientation|Raw profile type exif)\C*"
+)
+"""Matches content with an EXIF orientation other than upright, in either order of bytes, or one told otherwise."""
 
 
 # -------------------------------------------------------------------------------------------------------- TensorFlow
@@ -103,28 +53,34 @@ def _webp_pixels(header: tf.Tensor) -> tf.Tensor:
 
 
 def _other_pixels(content: tf.Tensor) -> tf.Tensor:
-    """Pixels that a PNG or WebP file claims, and more than any bound for every other format (those go to Pillow)."""
+    """Pixels that a PNG or WebP file claims, and more than any bound for what Pillow reads: other formats, 16 bits."""
     header = tf.cast(tf.io.decode_raw(tf.strings.substr(content + b"\0" * 32, 0, 32), tf.uint8), tf.int64)
     big_endian = tf.constant([2**24, 2**16, 2**8, 1], tf.int64)
-    is_png = tf.equal(tf.strings.substr(content, 0, 4), b"\x89PNG")
+    is_png = tf.equal(tf.strings.substr(content, 0, 4), b"\x89PNG") & (header[24] <= 8)
     is_webp = tf.equal(tf.strings.substr(content, 0, 4) + tf.strings.substr(content, 8, 4), b"RIFFWEBP")
     png = (is_png, lambda: tf.reduce_sum(header[16:20] * big_endian) * tf.reduce_sum(header[20:24] * big_endian))
     webp = (is_webp, lambda: _webp_pixels(header))
-    return tf.case([png, webp], default=lambda: tf.constant(MAX_PIXELS + 1, tf.int64))
+    return tf.case([png, webp], default=lambda: tf.constant(formats.MAX_PIXELS + 1, tf.int64))
 
 
 def _bounded(pixels: tf.Tensor) -> AbstractContextManager[Any]:
     """A context whose ops run only if the image is not too large."""
-    return tf.control_dependencies([tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64))])
+    return tf.control_dependencies([tf.debugging.assert_less_equal(pixels, tf.constant(formats.MAX_PIXELS, tf.int64))])
 
 
-def decode_with_tensorflow(content: tf.Tensor) -> tf.Tensor:
-    """Decode JPEG, PNG or WebP as uint8 (h, w, 3) in a graph; anything else, or too large, is an error op.
+def decode_with_tensorflow(content: tf.Tensor, apply_exif: bool = True) -> tf.Tensor:
+    """Decode JPEG, PNG or WebP as uint8 (h, w, 3) in a graph; what is left to Pillow is an error op.
 
-    TensorFlow gets palette BMP files wrong and loads every frame of a GIF, so both are left to Pillow. The accurate
-    inverse DCT costs no measurable time and equals Pillow's bit for bit.
+    That is everything else, what is too large, and with `apply_exif` what is to be turned. TensorFlow gets palette BMP
+    files wrong, loads every frame of a GIF, and cuts 16 bits to 8. The accurate inverse DCT costs no measurable time
+    and equals Pillow's bit for bit.
     """
     is_jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
+    if apply_exif:
+        telling = tf.cond(is_jpeg, lambda: tf.strings.substr(content, 0, HEAD), lambda: content)
+        upright = tf.debugging.assert_equal(tf.strings.regex_full_match(telling, TURNED), False)
+        with tf.control_dependencies([upright]):
+            content = tf.identity(content)
 
     def jpeg() -> tf.Tensor:
         with _bounded(tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.int64))):
@@ -152,7 +108,8 @@ class DamageLog:
     def __init__(self, total: int, share: float, setting: str) -> None:
         self.total, self.share, self.setting = total, share, setting
         self.faults: dict[int, tuple[str, str]] = {}
-        self.exhausted = False  # some image had no readable file left to take its place
+        self.end: Exception | None = None
+        """What stopped the run, though TensorFlow wraps it in pages; None: nothing has."""
         self._lock = threading.Lock()
 
     @property
@@ -160,15 +117,10 @@ class DamageLog:
         """Damaged files so far, by kind."""
         return Counter(kind for kind, _ in self.faults.values())
 
-    @property
-    def fatal(self) -> bool:
-        """Whether this is what stopped the run, though TensorFlow wraps it in pages."""
-        return self.exceeded or self.exhausted
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether more files than allowed are damaged: what stopped the run, though TensorFlow wraps it in pages."""
-        return len(self.faults) > self.share * self.total
+    def stop(self, end: Exception) -> Exception:
+        """Note and return what is to be raised; the first one stays."""
+        self.end = self.end or end
+        return self.end
 
     def add(self, index: int, kind: str, path: str) -> None:
         """Note file `index` once.
@@ -183,8 +135,8 @@ class DamageLog:
                     LOGGER.warning("%s: %s is %s; another image takes its place", self.setting, path, kind)
                 if len(self.faults) == LOGGED_PATHS:
                     LOGGER.warning("%s: further damaged files are counted, not listed", self.setting)
-            if self.exceeded:
-                raise ValueError(self.summary())
+            if len(self.faults) > self.share * self.total:
+                raise self.stop(ValueError(self.summary()))
 
     def summary(self) -> str:
         """One line: how many, by kind, and the first paths."""
@@ -199,7 +151,12 @@ class DamageLog:
 def first_readable(
     candidates: Iterable[int], log: DamageLog, read: Callable[[int], NDArray[np.uint8]], name: Callable[[int], str]
 ) -> NDArray[np.uint8]:
-    """Return the first image among `candidates` that can be read, noting those before it in `log` by their names."""
+    """Return the first image among `candidates` that can be read, noting those before it in `log` by their names.
+
+    Raises:
+        ValueError: too many give no image, or none of them gives one.
+        Stopped: storage did not answer.
+    """
     for index in candidates:
         if index in log.faults:
             continue
@@ -207,9 +164,15 @@ def first_readable(
             return read(index)
         except ImageFault as fault:
             kind = fault.kind
+        except Unreachable as failure:
+            raise log.stop(
+                Stopped(
+                    f"{log.setting}: {name(index)} cannot be read, its storage failed in {failure}: start again once "
+                    "it answers, to go on from the last checkpoint"
+                )
+            ) from None
         log.add(index, kind, name(index))
-    log.exhausted = True
-    raise ValueError(log.summary() + "; no file is left to take the place of one")
+    raise log.stop(ValueError(log.summary() + "; no file is left to take the place of one"))
 
 
 def same_class(index: int, labels: NDArray[np.int32] | None, count: int) -> Iterator[int]:

@@ -11,20 +11,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from lut_tf.data.reading import cache
-from lut_tf.data.reading.decode import (
-    DamageLog,
-    ImageFault,
-    decode_with_pillow,
-    decode_with_tensorflow,
-    first_readable,
-    same_class,
-    with_fallback,
-)
-from lut_tf.data.reading.features import feature_names, feature_values, label_of
+from lut_tf.data.reading.contents import ImageFault, patiently
+from lut_tf.data.reading.decode import DamageLog, decode_with_tensorflow, first_readable, same_class, with_fallback
+from lut_tf.data.reading.features import feature_kinds, feature_values, label_of
+from lut_tf.data.reading.pillow import decode_with_pillow
 from lut_tf.data.reading.records import FOOTER, HEADER, RecordIndex, RecordListing, list_records, named, record_files
 
 IMAGE_FEATURES = ("image/encoded", "image")
 """Where an image's bytes are looked for when no feature is named."""
+HOLDS = {"bytes_list": "bytes", "int64_list": "whole numbers", "float_list": "numbers with a point", "": "nothing"}
 
 
 class Records(Protocol):
@@ -37,7 +32,7 @@ class Records(Protocol):
         """Return a data set of the one example `index` (int64 scalar), which is an error where it is damaged."""
 
     def read(self, index: int) -> bytes:
-        """Return example `index`; raises `ImageFault` where it is damaged."""
+        """Return example `index`; raises `ImageFault` where it is damaged, `Unreachable` where storage is silent."""
 
     def unchecked(self) -> Iterator[bytes]:
         """Yield every example in order, quickly, damaged ones too."""
@@ -75,8 +70,8 @@ class TFRecords:
     def read(self, index: int) -> bytes:
         """See `Records.read`."""
         try:
-            return self.dataset(tf.constant(index, tf.int64)).get_single_element().numpy()
-        except tf.errors.OpError as error:
+            return patiently(lambda: self.dataset(tf.constant(index, tf.int64)).get_single_element().numpy())
+        except (tf.errors.OpError, OSError) as error:
             raise ImageFault("missing" if isinstance(error, tf.errors.NotFoundError) else "damaged record") from None
 
     def unchecked(self) -> Iterator[bytes]:
@@ -104,6 +99,7 @@ class ExampleSource:
         setting: the setting that errors name.
         labels: class numbers int32 (N,), where they are known; None: they cost one reading of everything.
         memory: remembers labels that were read; None: they are read each time.
+        apply_exif: turn images as their EXIF orientation says.
 
     Raises:
         ValueError: the first example has no such feature, or the feature holds something else.
@@ -119,14 +115,15 @@ class ExampleSource:
         setting: str = "data.path",
         labels: NDArray[np.int32] | None = None,
         memory: cache.Memory | None = None,
+        apply_exif: bool = True,
     ) -> None:
-        self.records, self.classes = records, classes
+        self.records, self.classes, self._apply_exif = records, classes, apply_exif
         self.damage = DamageLog(len(records), damaged_share, setting)
         present = self._first_features()
-        self._image_feature = _choose("data.image_feature", image_feature, present)
+        self._image_feature = _choose("data.image_feature", image_feature, present, "bytes_list")
         self.labels: NDArray[np.int32] | None = None
         if label_feature is not None:
-            feature = _choose("data.label_feature", label_feature, present)
+            feature = _choose("data.label_feature", label_feature, present, "int64_list")
             self.labels = self._read_labels(feature, memory) if labels is None else labels
 
     def __len__(self) -> int:
@@ -138,7 +135,8 @@ class ExampleSource:
 
     def _decoded(self, example: tf.Tensor) -> tf.Tensor:
         wanted = {self._image_feature: tf.io.FixedLenFeature([], tf.string)}
-        return decode_with_tensorflow(tf.io.parse_single_example(example, wanted)[self._image_feature])
+        content = tf.io.parse_single_example(example, wanted)[self._image_feature]
+        return decode_with_tensorflow(content, self._apply_exif)
 
     def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
         candidates = same_class(int(index), self.labels, len(self))
@@ -151,12 +149,12 @@ class ExampleSource:
             raise ImageFault("damaged record") from None
         if not content or not isinstance(content, bytes):
             raise ImageFault("empty" if not content else "not an image")
-        return decode_with_pillow(content)
+        return decode_with_pillow(content, self._apply_exif)
 
-    def _first_features(self) -> list[str]:
+    def _first_features(self) -> dict[str, str]:
         for index in range(min(len(self), 100)):
             try:
-                return feature_names(self.records.read(index))
+                return feature_kinds(self.records.read(index))
             except (ImageFault, DecodeError):
                 continue  # damaged: the next may tell
         raise ValueError(f"{self.damage.setting}: holds no tf.train.Example: give files of serialised tf.train.Example")
@@ -169,13 +167,21 @@ class ExampleSource:
         return cache.remembered(memory and cache.Memory(f"{memory.key} {feature}", memory.stamps), find)["labels"]
 
 
-def _choose(setting: str, wanted: str | None, present: list[str]) -> str:
-    for name in IMAGE_FEATURES if wanted is None else (wanted,):
-        if name in present:
-            return name
-    raise ValueError(
-        f"{setting}: {wanted!r} is not in the examples: give one of their features, {', '.join(present) or 'none'}"
-    )
+def _choose(setting: str, wanted: str | None, present: dict[str, str], kind: str) -> str:
+    """Return the feature that is wanted, or found where none is named, after a look at what it holds."""
+    names = IMAGE_FEATURES if wanted is None else (wanted,)
+    name = next((name for name in names if name in present), None)
+    fitting = ", ".join(name for name, found in present.items() if found == kind) or "none of them does"
+    if name is None:
+        raise ValueError(
+            f"{setting}: {wanted!r} is not in the examples: give one of their features, {', '.join(present) or 'none'}"
+        )
+    if present[name] != kind:
+        raise ValueError(
+            f"{setting}: {name!r} holds {HOLDS[present[name]]}, but {HOLDS[kind]} are read from it: "
+            f"give a feature that holds them ({fitting})"
+        )
+    return name
 
 
 def open_tfrecord(
@@ -184,19 +190,23 @@ def open_tfrecord(
     label_feature: str | None,
     damaged_share: float = 0.05,
     setting: str = "data.path",
+    apply_exif: bool = True,
 ) -> ExampleSource:
     """Open the TFRecord files that a glob finds.
 
     Raises:
         FileNotFoundError, ValueError: as `record_files`, `list_records` and `ExampleSource`.
     """
-    return open_records(
-        list_records(record_files(pattern, setting), label_feature), image_feature, damaged_share, setting
-    )
+    listing = list_records(record_files(pattern, setting), label_feature)
+    return open_records(listing, image_feature, damaged_share, setting, apply_exif)
 
 
 def open_records(
-    listing: RecordListing, image_feature: str | None, damaged_share: float = 0.05, setting: str = "data.path"
+    listing: RecordListing,
+    image_feature: str | None,
+    damaged_share: float = 0.05,
+    setting: str = "data.path",
+    apply_exif: bool = True,
 ) -> ExampleSource:
     """Open the TFRecord files of a listing.
 
@@ -211,4 +221,5 @@ def open_records(
         setting=setting,
         labels=listing.labels,
         memory=None if listing.stamps is None else cache.Memory(f"labels {listing.index.files}", listing.stamps),
+        apply_exif=apply_exif,
     )

@@ -8,13 +8,14 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 
-def feature_names(example: bytes) -> list[str]:
-    """Return the names of an example's features, sorted.
+def feature_kinds(example: bytes) -> dict[str, str]:
+    """Return the names of an example's features, sorted, and what each holds: `bytes_list`, `int64_list` or so.
 
     Raises:
         DecodeError: it is no example.
     """
-    return sorted(tf.train.Example.FromString(example).features.feature)
+    found = tf.train.Example.FromString(example).features.feature
+    return {name: found[name].WhichOneof("kind") or "" for name in sorted(found)}
 
 
 def feature_values(example: bytes, name: str) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -13,21 +14,25 @@ from numpy.typing import NDArray
 
 from lut_tf.data.reading import cache
 from lut_tf.data.reading.cache import Arrays, Stamps, Texts
+from lut_tf.data.reading.formats import ENDINGS, MAX_BYTES, ending_of
 from lut_tf.data.reading.remote import is_remote, remote_errors
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+LINKS = "links to folders that are listed anyway"
 
 
 class FolderListing(NamedTuple):
     """The image files under a folder, in a fixed order.
 
     `files` are full paths, sorted by class and then by name; `labels` are class numbers, int32, one a file, and
-    `classes` the sorted names of the class folders; both are None for a flat folder.
+    `classes` the sorted names of the class folders; both are None for a flat folder. `too_large` are the numbers of
+    the files that have more than `MAX_BYTES`; `left_out` says how many others there are, by their ending.
     """
 
     files: Texts
     labels: NDArray[np.int32] | None
     classes: list[str] | None
+    too_large: NDArray[np.int64]
+    left_out: dict[str, int]
 
     @property
     def images(self) -> int:
@@ -61,13 +66,37 @@ class _Entry(Protocol):
 
     def is_dir(self) -> bool: ...
 
+    def is_symlink(self) -> bool: ...
+
+    def stat(self) -> _Status: ...
+
+
+class _Status(Protocol):
+    """What is asked of a file's status; `os.stat_result` is one."""
+
+    @property
+    def st_size(self) -> int: ...
+
 
 class _Walk:
-    """Goes through a folder and notes what it saw of every folder in it, so that a change can be told later."""
+    """Goes through a folder and notes what it saw of every folder in it, so that a change can be told later.
 
-    def __init__(self, setting: str) -> None:
+    Links to folders are followed only to what is not listed anyway, else images would be listed twice, under a wrong
+    class, or for ever.
+
+    Attributes:
+        stamps: of the folders.
+        left_out: how many files are no images, by their ending.
+        too_large: the files of more than `MAX_BYTES`.
+        trees: real paths of what is listed: the folder itself, and what links in it lead to.
+    """
+
+    def __init__(self, setting: str, root: str = "") -> None:
         self.setting = setting
         self.stamps: Stamps = {}
+        self.left_out: Counter[str] = Counter()
+        self.too_large: set[str] = set()
+        self.trees = [os.path.realpath(root)]
 
     def children(self, folder: str) -> list[_Entry]:
         """Return the folder's entries that are not hidden, sorted by name."""
@@ -81,16 +110,43 @@ class _Walk:
         self.stamps[folder] = [modified, len(found)]
         return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
-    def images(self, folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
-        """Yield the image files under `folder` at any depth; a link back to a folder above is not followed."""
-        real = os.path.realpath(folder)
-        if real in above:
-            return
-        for entry in self.children(folder):
-            if entry.is_dir():
-                yield from self.images(entry.path, above | {real})
-            elif _is_image_file(entry):
-                yield entry.path
+    def folders(self, entries: list[_Entry]) -> list[_Entry]:
+        """Return those of some entries that are folders to be gone through."""
+        return [entry for entry in entries if entry.is_dir() and (not entry.is_symlink() or self._follows(entry.path))]
+
+    def files(self, entries: list[_Entry]) -> list[str]:
+        """Return the paths of those of some entries that are image files, and count the files that are not."""
+        found = []
+        for entry in entries:
+            if _is_image_file(entry):
+                found.append(entry.path)
+                if entry.stat().st_size > MAX_BYTES:
+                    self.too_large.add(entry.path)
+            elif not entry.is_dir():
+                self.left_out[ending_of(entry.name) or "without an ending"] += 1
+        return found
+
+    def images(self, folder: str) -> Iterator[str]:
+        """Yield the image files under `folder` at any depth."""
+        entries = self.children(folder)
+        yield from self.files(entries)
+        for entry in self.folders(entries):
+            yield from self.images(entry.path)
+
+    def _follows(self, link: str) -> bool:
+        """Tell whether a link leads to what is not listed anyway, and does not lead up; note where it leads."""
+        real = os.path.realpath(link)
+        if any(_lists(tree, real) or _lists(real, tree) for tree in self.trees):
+            self.left_out[LINKS] += 1
+            return False
+        self.trees.append(real)
+        return True
+
+
+def _lists(tree: str, folder: str) -> bool:
+    """Tell whether a listing of `tree` goes through `folder` (real paths); hidden folders are not gone through."""
+    inside = os.path.relpath(folder, tree)
+    return inside == "." or not inside.startswith(".") and f"{os.sep}." not in inside
 
 
 class _RemoteEntry(NamedTuple):
@@ -104,7 +160,13 @@ class _RemoteEntry(NamedTuple):
         return True
 
     def is_dir(self) -> bool:
-        return not _is_image_name(self.name) and _is_remote_folder(self.path, self.setting)
+        return ending_of(self.name) not in ENDINGS and _is_remote_folder(self.path, self.setting)
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def stat(self) -> os.stat_result:
+        return os.stat_result([0] * 10)  # would take a request: its size is asked when it is read
 
 
 class _RemoteWalk(_Walk):
@@ -122,13 +184,9 @@ def _is_remote_folder(path: str, setting: str) -> bool:
         return tf.io.gfile.stat(path).is_directory
 
 
-def _is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
 def _is_image_file(entry: _Entry) -> bool:
     # Regular files only: reading from a pipe or a device would hang.
-    return _is_image_name(entry.name) and entry.is_file()
+    return ending_of(entry.name) in ENDINGS and entry.is_file()
 
 
 def _unchanged(stamps: Stamps) -> bool:
@@ -142,7 +200,7 @@ def _unchanged(stamps: Stamps) -> bool:
 def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> FolderListing:
     """List the images of a folder: one sub-folder a class (nested as deep as you like), or flat without classes.
 
-    Hidden files and folders, files that do not end in `EXTENSIONS` and sub-folders without images are left out. The
+    Hidden files and folders, files that do not end in `ENDINGS` and sub-folders without images are left out. The
     listing is remembered (see `lut_tf.data.reading.cache`) until a folder's time or number of entries changes.
 
     Args:
@@ -161,7 +219,8 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
         arrays = _remembered(path, setting)
     classes = json.loads(arrays["classes"].item())
     labels = None if classes is None else arrays["labels"]
-    return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes)
+    left_out = json.loads(arrays["left_out"].item())
+    return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes, arrays["too_large"], left_out)
 
 
 def _remembered(path: str | os.PathLike[str], setting: str) -> Arrays:
@@ -174,7 +233,7 @@ def _remembered(path: str | os.PathLike[str], setting: str) -> Arrays:
     known = cache.load(key)
     if known is not None and _unchanged(known[0]):
         return known[1]
-    walk = _Walk(setting)
+    walk = _Walk(setting, str(root.absolute()))
     arrays = _listed(walk, str(root.absolute()), path)
     cache.save(key, walk.stamps, arrays)
     return arrays
@@ -182,13 +241,13 @@ def _remembered(path: str | os.PathLike[str], setting: str) -> Arrays:
 
 def _listed(walk: _Walk, root: str, path: object) -> Arrays:
     top, setting = walk.children(root), walk.setting
-    files = [os.fsencode(entry.path) for entry in top if _is_image_file(entry)]
+    files = [os.fsencode(file) for file in walk.files(top)]
     flat = bool(files)
     classes: list[str] = []
     counts: list[int] = []
-    for entry in top:
+    for entry in walk.folders(top):  # all of them first: links in one class must not lead to another
         # One class at a time: what is kept of it is bytes.
-        group = [os.fsencode(file) for file in sorted(walk.images(entry.path))] if entry.is_dir() else []
+        group = [os.fsencode(file) for file in sorted(walk.images(entry.path))]
         if group and flat:
             remedy = "move the images into class folders, or all of them into one flat folder"
             raise ValueError(_unusable(setting, path, f"holds images and the class folder {entry.name!r}", remedy))
@@ -197,9 +256,21 @@ def _listed(walk: _Walk, root: str, path: object) -> Arrays:
             classes.append(entry.name)
             counts.append(len(group))
     if not files:
-        endings = " ".join(sorted(EXTENSIONS))
-        raise ValueError(_unusable(setting, path, "holds no images", f"give a folder of files that end in {endings}"))
+        others = f" (but {counted(walk.left_out)})" if walk.left_out else ""
+        remedy = f"give a folder of files that end in {' '.join(sorted(ENDINGS))}"
+        raise ValueError(_unusable(setting, path, f"holds no images{others}", remedy))
     texts = Texts.of(files)
-    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    named = np.array(json.dumps(None if flat else classes))
-    return {"blob": texts.blob, "ends": texts.ends, "labels": labels, "classes": named}
+    large = {os.fsencode(file) for file in walk.too_large}
+    return {
+        "blob": texts.blob,
+        "ends": texts.ends,
+        "labels": np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        "classes": np.array(json.dumps(None if flat else classes)),
+        "too_large": np.array([number for number, file in enumerate(files) if file in large], np.int64),
+        "left_out": np.array(json.dumps(dict(walk.left_out.most_common()))),
+    }
+
+
+def counted(left_out: Mapping[str, int]) -> str:
+    """Say how many files were left out, by their ending: `120 .heic, 3 .txt`."""
+    return ", ".join(f"{count} {ending}" for ending, count in left_out.items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lut_tf.config import DataConfig, validate
-from lut_tf.data.reading.folder import FolderListing, list_folder
+from lut_tf.data.reading.folder import FolderListing, counted, list_folder
 from lut_tf.data.reading.records import RecordListing, list_records, record_files
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Listed = FolderListing | RecordListing | SplitListing
 
 DIGITS_TRAINING, DIGITS_VALIDATION = 1197, 300  # images of `sources.digits`
+ONE_CLASS = "the training images are of one class, and there is nothing to tell apart"
 
 
 class Listing(NamedTuple):
@@ -33,6 +34,24 @@ class Listing(NamedTuple):
     evaluation_images: int | None
     train: Listed | None
     evaluation: Listed | None
+
+    @property
+    def why_no_probes(self) -> str:
+        """Why nothing can be measured, as far as a listing tells; empty where it can."""
+        if self.train is not None and not self.train.labelled:
+            return "the training images have no labels"
+        if self.evaluation_images is None:
+            return "there are no evaluation images (data.evaluation_path, or data.evaluation_split of tfds)"
+        if self.train is not None and self.train.classes is not None and len(self.train.classes) == 1:
+            return ONE_CLASS
+        return ""
+
+    @property
+    def left_out(self) -> str:
+        """One line: which files of the folders are no images that can be read; empty where there are none."""
+        parts = {"training": self.train, "evaluation": self.evaluation}
+        found = {name: part.left_out for name, part in parts.items() if isinstance(part, FolderListing)}
+        return "; ".join(f"{counted(left)} of the {name} folder" for name, left in found.items() if left)
 
 
 def list_data(data: DataConfig) -> Listing:

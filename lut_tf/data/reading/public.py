@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from lut_tf.data.reading import cache
-from lut_tf.data.reading.decode import ImageFault
+from lut_tf.data.reading.contents import ImageFault, Unreachable, patiently
 from lut_tf.data.reading.examples import ExampleSource, Records, TFRecords
 from lut_tf.data.reading.records import RecordListing, chosen, list_records
 from lut_tf.data.reading.remote import is_remote
@@ -52,7 +55,9 @@ class ArrayRecords:
     def read(self, index: int) -> bytes:
         """See `Records.read`."""
         try:
-            return self._bytes(index)
+            return patiently(lambda: self._bytes(index))
+        except Unreachable:
+            raise
         except Exception:  # array_record raises RuntimeError, ValueError or IndexError, as the damage will have it
             raise ImageFault("damaged record") from None
 
@@ -80,16 +85,29 @@ def builder_of(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        builder = tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))
+    except tfds.core.registered.DatasetNotFoundError:
+        raise ValueError(
+            f"data.name={name!r} is no data set of tensorflow-datasets{similar(name)}: give another"
+        ) from None
+    except ValueError as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "unknown"
         raise ValueError(f"data.name={name!r} is no data set of tensorflow-datasets ({reason}): give another") from None
     if not builder.info.splits:
-        where = "" if data_dir is None else f" --output {data_dir}"
+        where = "" if data_dir is None else f" --output {shlex.quote(data_dir)}"
         raise FileNotFoundError(
-            f"data.name={name!r} has not been prepared in {builder.data_dir}: run `lut-tf prepare {name}{where}` first"
+            f"data.name={name!r} has not been prepared in {builder.data_dir}: "
+            f"run `lut-tf prepare {shlex.quote(name)}{where}` first"
         )
     return builder
+
+
+def similar(name: str) -> str:
+    """Return `, did you mean X?` for the public data set whose name is most like `name`, or nothing."""
+    import tensorflow_datasets as tfds
+
+    close = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=1)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 class SplitListing(NamedTuple):
@@ -163,13 +181,16 @@ def _parts(builder: Any, split: str, setting: str) -> list[tuple[str, int, int]]
     return parts
 
 
-def open_split(listing: SplitListing, damaged_share: float = 0.05, setting: str = "data.split") -> ExampleSource:
+def open_split(
+    listing: SplitListing, damaged_share: float = 0.05, setting: str = "data.split", apply_exif: bool = True
+) -> ExampleSource:
     """Open a split of a prepared data set; labels are there if it has them.
 
     Args:
         listing: from `list_splits`.
         damaged_share: as in `ExampleSource`.
         setting: the setting that errors name.
+        apply_exif: as in `ExampleSource`.
 
     Raises:
         ValueError: as `ExampleSource`.
@@ -189,4 +210,5 @@ def open_split(listing: SplitListing, damaged_share: float = 0.05, setting: str 
         setting,
         labels=None if found is None else found.labels,
         memory=memory,
+        apply_exif=apply_exif,
     )

@@ -83,6 +83,8 @@ class RecordListing:
 def record_files(pattern: str, setting: str = "data.path") -> list[str]:
     """Return the files that a glob finds, sorted; patterns of TensorFlow's file systems (`gs://…`) import TensorFlow.
 
+    A file or folder that exists is taken by its name, whatever is in it: `photos [2020]/*.tfrecord`.
+
     Raises:
         FileNotFoundError: there are none.
         ValueError: TensorFlow cannot read there.

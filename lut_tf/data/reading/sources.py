@@ -10,21 +10,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lut_tf.config import DataConfig
-from lut_tf.data.reading.decode import (
-    DamageLog,
-    call_python,
-    decode_with_pillow,
-    decode_with_tensorflow,
-    first_readable,
-    read_file,
-    same_class,
-    with_fallback,
-)
+from lut_tf.data.reading.contents import patiently, read_file
+from lut_tf.data.reading.decode import DamageLog, decode_with_tensorflow, first_readable, same_class, with_fallback
 from lut_tf.data.reading.examples import open_records
 from lut_tf.data.reading.folder import FolderListing, list_folder
 from lut_tf.data.reading.listing import Listing, list_data
+from lut_tf.data.reading.pillow import decode_with_pillow
 from lut_tf.data.reading.public import SplitListing, open_split
 from lut_tf.data.reading.records import RecordListing
+from lut_tf.data.reading.remote import is_remote
 
 
 class Source(Protocol):
@@ -49,7 +43,7 @@ class ArraySource:
     """Images that are in memory.
 
     Args:
-        images: uint8 (N, H, W, 3).
+        images: uint8 (N, H, W, 3), or gray, (N, H, W, 1) or (N, H, W), which become three equal channels.
         labels: class numbers (N,), or None.
         classes: class names, or None.
 
@@ -60,22 +54,25 @@ class ArraySource:
     def __init__(
         self, images: NDArray[np.uint8], labels: NDArray[np.int32] | None = None, classes: list[str] | None = None
     ) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"images: {images.dtype} {images.shape} must be uint8 of shape (N, H, W, 3)")
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[-1] not in (1, 3):
+            raise ValueError(
+                f"images: {images.dtype} {images.shape} must be uint8 of shape (N, H, W, 3), or (N, H, W) where gray"
+            )
         if labels is not None and len(labels) != len(images):
             raise ValueError(f"labels: {len(labels)} for {len(images)} images: give one label an image")
         self.labels = None if labels is None else np.asarray(labels, np.int32)
         self.classes = classes
         self._count = len(images)
         with tf.device("CPU:0"):
-            self._images = tf.constant(images)
+            self._images = tf.constant(images if images.ndim == 4 else images[..., np.newaxis])
 
     def __len__(self) -> int:
         return self._count
 
     def image(self, index: tf.Tensor) -> tf.Tensor:
         """See `Source.image`."""
-        return tf.gather(self._images, index)
+        image = tf.gather(self._images, index)
+        return image if image.shape[-1] == 3 else tf.repeat(image, 3, axis=-1)
 
 
 def digits(part: Literal["train", "validation", "heldout"]) -> ArraySource:
@@ -101,15 +98,16 @@ def digits(part: Literal["train", "validation", "heldout"]) -> ArraySource:
 
 
 class ImageFolder:
-    """Image files (JPEG, PNG, WebP, BMP, GIF) under a folder: one sub-folder a class, or flat without labels.
+    """Image files of any of `FORMATS` under a folder: one sub-folder a class, or flat without labels.
 
-    Any colour mode becomes RGB (alpha dropped, 16 bits cut to 8, the first frame of animations). A file that cannot be
-    read is replaced by the next readable file of its class, in the order of the listing and round to its beginning (in
-    an unlabelled folder: of all files), so that shapes, labels and all other examples stay as they are; see `damage`.
+    Any colour mode becomes RGB (alpha dropped, 16 bits scaled to 8, the first frame of animations). A file that gives
+    no image is replaced by the next readable file of its class, in the order of the listing and round to its beginning
+    (in an unlabelled folder: of all files), so that shapes, labels and all other examples stay as they are; see
+    `damage`.
 
     Args:
         path: the folder, or what `list_folder` has found in one.
-        apply_exif: turn images as their EXIF orientation says (all are then read by Pillow, which is slower).
+        apply_exif: turn images as their EXIF orientation says.
         damaged_share: the run stops, with the list, when more than this share of the files cannot be read.
         setting: the setting that errors name.
 
@@ -120,7 +118,7 @@ class ImageFolder:
     def __init__(
         self,
         path: str | os.PathLike[str] | FolderListing,
-        apply_exif: bool = False,
+        apply_exif: bool = True,
         damaged_share: float = 0.05,
         setting: str = "data.path",
     ) -> None:
@@ -128,29 +126,38 @@ class ImageFolder:
         self.labels, self.classes, self.files = listing.labels, listing.classes, listing.files
         self.damage = DamageLog(len(self.files), damaged_share, setting)
         self._apply_exif = apply_exif
+        self._remote = len(self.files) > 0 and is_remote(self.files[0])
         # One long text and where its pieces end: a million separate ones take a hundred bytes more each.
         with tf.device("CPU:0"):
             self._paths = tf.constant(self.files.blob.tobytes())
             self._ends = tf.constant(np.concatenate([[0], self.files.ends]))
+            self._too_large = tf.constant(listing.too_large)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def image(self, index: tf.Tensor) -> tf.Tensor:
         """See `Source.image`; raises `tf.errors.InvalidArgumentError` where too many files are damaged."""
-        if self._apply_exif:
-            return call_python(self._rescue, index)
+        native = tf.data.Dataset.from_tensors(index).map(self._native)
+        return with_fallback(native, index, self._rescue)
+
+    def _native(self, index: tf.Tensor) -> tf.Tensor:
         start, end = self._ends[index], self._ends[index + 1]
         path = tf.strings.substr(self._paths, start, end - start)
-        native = tf.data.Dataset.from_tensors(path).map(lambda p: decode_with_tensorflow(tf.io.read_file(p)))
-        return with_fallback(native, index, self._rescue)
+        if self._remote:  # its size is not known before: Python asks for it, in no time beside the reading
+            content = tf.ensure_shape(tf.numpy_function(read_file, [path], tf.string), [])
+        else:
+            unread = tf.debugging.assert_equal(tf.reduce_any(self._too_large == index), False)
+            with tf.control_dependencies([unread]):
+                content = tf.io.read_file(path)
+        return decode_with_tensorflow(content, self._apply_exif)
 
     def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
         candidates = same_class(int(index), self.labels, len(self))
         return first_readable(candidates, self.damage, self._read, self.files.__getitem__)
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        return decode_with_pillow(read_file(os.fsencode(self.files[index])), self._apply_exif)
+        return decode_with_pillow(patiently(lambda: read_file(self.files[index])), self._apply_exif)
 
 
 class Parts(NamedTuple):
@@ -183,7 +190,7 @@ def open_sources(data: DataConfig, listing: Listing | None = None) -> Parts:
 
 def _opened(listing: FolderListing | RecordListing | SplitListing, data: DataConfig, setting: str) -> Source:
     if isinstance(listing, FolderListing):
-        return ImageFolder(listing, damaged_share=data.damaged_share, setting=setting)
+        return ImageFolder(listing, data.apply_exif, data.damaged_share, setting)
     if isinstance(listing, RecordListing):
-        return open_records(listing, data.image_feature, data.damaged_share, setting)
-    return open_split(listing, data.damaged_share, setting)
+        return open_records(listing, data.image_feature, data.damaged_share, setting, data.apply_exif)
+    return open_split(listing, data.damaged_share, setting, data.apply_exif)

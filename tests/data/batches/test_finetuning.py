@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lut_tf.config import FinetuneViews
 from lut_tf.data import ArraySource, finetuning_dataset
@@ -34,5 +35,40 @@ def test_batches_are_repeatable_from_any_start() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"views\.magnitude=11 is out of range"):
         dataset(ArraySource(PIXELS, np.zeros(20, np.int32)), FinetuneViews(magnitude=11))
-    with pytest.raises(ValueError, match="have no labels"):
-        dataset(ArraySource(PIXELS))
+    for labels in (None, np.full(20, -1, np.int32)):
+        with pytest.raises(ValueError, match="have no labels"):
+            dataset(ArraySource(PIXELS, labels))
+    with pytest.raises(ValueError, match="classes=4 is too few for the label 4"):
+        dataset(ArraySource(PIXELS, np.full(20, 4, np.int32)))
+
+
+def test_images_of_unknown_class_are_left_out() -> None:
+    """As records are whose label cannot be read: their targets would sum to 0, or be of a wrong class."""
+    labels = np.array([0, -1, 1, -1] * 5, np.int32)
+    pixels = np.repeat(labels[:, None, None, None] + 2, 3, axis=3).astype(np.uint8) * np.ones((1, 4, 4, 1), np.uint8)
+    plain = FinetuneViews(operations=0, mixup=0.0, cutmix=0.0, erasing=0.0, smoothing=0.0)
+    whole = list(dataset(ArraySource(pixels, labels), plain, batch_size=10, steps=2).as_numpy_iterator())
+    for images, targets in whole:
+        np.testing.assert_array_equal(targets.sum(axis=0), [5, 5, 0, 0])
+        assert len(np.unique(images[:, 0, 0, 0])) == 2
+
+
+def test_magnitudes_noise_and_mixing_have_keys_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    original = tf.random.stateless_normal
+
+    def normal(shape: Any, seed: tf.Tensor, **options: Any) -> tf.Tensor:
+        tf.numpy_function(lambda key: seen.append(key.tolist()), [seed], [])
+        return original(shape, seed, **options)
+
+    monkeypatch.setattr(tf.random, "stateless_normal", normal)
+
+    def augment(image: tf.Tensor, draws: tf.Tensor, normals: tf.Tensor, *strength: float) -> tf.Tensor:
+        return tf.cast(image, tf.float32) + 0.0 * normals[0]
+
+    monkeypatch.setattr("lut_tf.data.batches.finetuning.rand_augment", augment)
+    monkeypatch.setattr("lut_tf.data.batches.finetuning.mix", lambda images, targets, seed, views: (images, seed))
+    source = ArraySource(PIXELS, np.zeros(20, np.int32))
+    for _, key in dataset(source, seed=0, batch_size=4).as_numpy_iterator():
+        seen.append(key.tolist())
+    assert len({tuple(key) for key in seen}) == len(seen) == 5 * (4 * 2 + 1)

@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from lut_tf.data.reading import decode
+from lut_tf.data.reading import formats
 from lut_tf.data.reading.sources import ImageFolder
 from lut_tf.data.views.crops import evaluation_view
 
-KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP"}
+KINDS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tif": "TIFF", "jp2": "JPEG2000",
+         "ppm": "PPM", "avif": "AVIF"}  # fmt: skip
 SIDE = 16
 
 
@@ -42,7 +43,7 @@ def damaged(content: bytes, random: np.random.Generator) -> bytes:
 @pytest.mark.medium
 @pytest.mark.parametrize(("seed", "each"), [(0, 120), pytest.param(1, 280, marks=pytest.mark.slow)])
 def test_damaged_bytes_never_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, each: int) -> None:
-    monkeypatch.setattr(decode, "MAX_PIXELS", 10_000)  # so that a flipped size is quickly decoded, or too large
+    monkeypatch.setattr(formats, "MAX_PIXELS", 10_000)  # so that a flipped size is quickly decoded, or too large
     random = np.random.default_rng(seed)
     pixels = Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8))
     for ending, kind in KINDS.items():

@@ -84,6 +84,12 @@ def test_mistakes_are_named(pattern: str, tmp_path: Path) -> None:
         open_tfrecord("nothing*", None, None)
     with pytest.raises(ValueError, match=r"data\.label_feature: 'class' .* image/encoded, label"):
         open_tfrecord(pattern, None, "class")
+    for image, label, named in (
+        (None, "image/encoded", r"data\.label_feature: 'image/encoded' holds bytes, but whole numbers .* \(label\)"),
+        ("label", None, r"data\.image_feature: 'label' holds whole numbers, but bytes .* \(image/encoded\)"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            open_tfrecord(pattern, image, label)
     (tmp_path / "text").write_text("no records here, but long enough for a header")
     with pytest.raises(ValueError, match="is no TFRecord file"):
         open_tfrecord(str(tmp_path / "text"), None, None)

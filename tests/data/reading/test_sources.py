@@ -55,7 +55,6 @@ ODD_FILES = {
     "gray.jpg": (lambda p: encoded(p.convert("L"), "JPEG"), lambda p: p.convert("L")),
     "cmyk.jpg": (lambda p: encoded(p.convert("CMYK"), "JPEG", quality=95), lambda p: p),
     "progressive.jpeg": (lambda p: encoded(p, "JPEG", progressive=True, quality=95), lambda p: p),
-    "exif.JPG": (lambda p: encoded(p, "JPEG", quality=95, exif=_turned()), lambda p: p),
     "plain.png": (lambda p: encoded(p, "PNG"), lambda p: p),
     "palette.png": (lambda p: encoded(p.quantize(64), "PNG"), lambda p: p.quantize(64)),
     "alpha.png": (lambda p: encoded(_transparent(p), "PNG"), lambda p: p),
@@ -70,12 +69,6 @@ ODD_FILES = {
     "moving.gif": (lambda p: _moving(p.quantize(64), "GIF"), lambda p: p.quantize(64)),
     "png called.jpg": (lambda p: encoded(p, "PNG"), lambda p: p),
 }
-
-
-def _turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: a quarter turn
-    return exif
 
 
 def _transparent(image: Image.Image) -> Image.Image:
@@ -105,11 +98,9 @@ def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
     assert len(source) == len(ODD_FILES) and not source.damage.counts
 
 
-def test_one_pixel_and_exif_on_request(tmp_path: Path) -> None:
+def test_an_image_of_one_pixel(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(picture(1, 1), "PNG"))
-    (tmp_path / "b.jpg").write_bytes(encoded(picture(), "JPEG", exif=_turned()))
     assert read(ImageFolder(tmp_path), 0)[0].shape == (1, 1, 3)
-    assert read(ImageFolder(tmp_path, apply_exif=True), 1)[0].shape == (60, 40, 3)
 
 
 @pytest.fixture
