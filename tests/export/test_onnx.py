@@ -76,6 +76,14 @@ def test_a_rectangle_without_class_token(tmp_path: Path) -> None:
     assert list(to_onnx(bare, tmp_path / "bare.onnx").differences) == ["tokens", "pooled"]
 
 
+def test_register_tokens_layer_scale_and_a_small_epsilon(tmp_path: Path) -> None:
+    """A class token is `cls` with register tokens behind it; without one there is none, though they come first."""
+    settings = {"depth": 1, "register_tokens": 2, "layer_scale": True, "layer_norm_eps": 1e-12}
+    for class_token, outputs in ((True, ["tokens", "cls", "pooled"]), (False, ["tokens", "pooled"])):
+        encoder = small_encoder(class_token=class_token, **settings)
+        assert list(to_onnx(encoder, tmp_path / "encoder.onnx").differences) == outputs
+
+
 def test_mixed_precision_is_exported_in_float32(tmp_path: Path) -> None:
     mixed = small_encoder(dtype="mixed_bfloat16", depth=1)
     (tmp_path / "encoder.onnx").write_text("an earlier one, to be replaced")

@@ -73,7 +73,7 @@ def test_of_several_all_are_named() -> None:
     refused(lambda: load_encoder(state, num_heads=HEADS), "norm.weight holds NaN or infinity, norm.bias is int8")
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".pth", marks=pytest.mark.medium)])
 def test_a_float8_in_a_file(tmp_path: Path, suffix: str) -> None:
     """Refused where it is wanted; read over where it stands beside the encoder."""
     path, state = tmp_path / f"float8{suffix}", timm_state()
