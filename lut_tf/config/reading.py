@@ -146,10 +146,12 @@ def fitted(value: Any, hint: Any) -> Any:
     options = options_of(hint)
     if value is None:
         return None
-    kind = next(option for option in options if option is not None)
-    wanted = base_of(kind)
-    if isinstance(value, str) and wanted is not str:
-        value = _read(f"[{value}]" if wanted is tuple and not value.lstrip().startswith("[") else value)
+    kinds = {base_of(option): option for option in options if option is not None}
+    if isinstance(value, str) and str not in kinds:
+        bare = tuple in kinds and not value.lstrip().startswith("[") and (len(kinds) == 1 or "," in value)
+        value = _read(f"[{value}]" if bare else value)
+    wanted = tuple if tuple in kinds and isinstance(value, list) else next(iter(kinds))
+    kind = kinds[wanted]
     if wanted is tuple and isinstance(value, list):
         return tuple(fitted(item, part) for item, part in zip(value, get_args(kind), strict=False)) + tuple(
             value[len(get_args(kind)) :]

@@ -98,7 +98,7 @@ class ComputeConfig:
             LayerNorm, losses and the teacher's average are float32 in all three.
         teacher_precision: what the teacher computes in, for instance mixed_bfloat16 beside a float32 student; null: as
             the student.
-        jit_compile: let XLA compile encoder, decoder and teacher.
+        jit_compile: let XLA compile colour, encoder, decoder and teacher.
         all_reduce: what sums gradients over devices: `auto` (NCCL between GPUs), `nccl`, `hierarchical` or `one_device`
             on one host, `nccl` or `ring` between hosts.
         deterministic: the same numbers, bit for bit, in every run on the same machine; slower on GPUs.

@@ -150,7 +150,7 @@ class MaskedImageModel(TrainableModel):
             view = batch[name]
             if keras.backend.standardize_dtype(view.dtype) == "uint8":
                 if name == "view2" and "colour" in batch:
-                    view = apply_colour(view, batch["colour"])
+                    view = self.network(apply_colour, view, batch["colour"])
                 prepared[name] = normalise(view, self.encoder.preprocessing)
         return prepared
 

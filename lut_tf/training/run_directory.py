@@ -243,7 +243,7 @@ def with_own_settings(words: list[str]) -> list[str]:
     if given.run_dir is None or "--config" in {word.split("=", 1)[0] for word in words}:
         return words
     files = RunFiles(Path(spelled_out(given.run_dir)))
-    if not files.config.is_file():
+    if not os.path.isfile(files.config):  # also where the path is too long to be asked about
         return words
     read_saved(files, Config, f"run_dir={given.run_dir!r}", _GO_ON)
     return ["--config", str(files.config), *words]

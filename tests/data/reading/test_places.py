@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from functools import cache
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 import toy_data_set  # noqa: F401
 from data_helpers import shown, write_files, write_records
-from jsonargparse import ArgumentParser
 
 from lut_tf.cli import train
 from lut_tf.config import Config, config_from, from_yaml, to_yaml
@@ -20,18 +19,13 @@ from lut_tf.data.reading.public import builder_of
 NAMES = ["a b", "a[1]*?", "[ab]", "{a,b}", "Übung", "a'b\"", "$HOME;", "a: b", "- a", "007", "a\\b ", "[a"]
 
 
-@cache
-def parser() -> ArgumentParser:
-    made = ArgumentParser(exit_on_error=False)
-    train.add_arguments(made)
-    return made
-
-
 def configured(command: str) -> Config:
     """Return the settings of a command as a shell would hand them to it."""
     program, verb, *words = shlex.split(command)
     assert (program, verb) == ("lut-tf", "train")
-    return config_from(parser(), parser().parse_args(words))
+    parser = ArgumentParser()
+    train.add_arguments(parser)
+    return config_from(parser.parse_args(words))
 
 
 def numbers(config: Config) -> list[int]:
