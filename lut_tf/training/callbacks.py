@@ -150,12 +150,13 @@ class Probe(keras.callbacks.Callback):
 
 
 def _step_of(line: bytes) -> float | None:
-    """Return the step of a line of `metrics.jsonl`; None where it is none, or cut short."""
+    """Return the step of a line of `metrics.jsonl`; None where it is not one that was written, or cut short."""
     try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        values = json.loads(line)
+        numbers = all(isinstance(value, int | float) for value in values.values())
+        return values["step"] if numbers and "epoch" in values and line.endswith(b"\n") else None
+    except (ValueError, KeyError, AttributeError):
         return None
-    return step if line.endswith(b"\n") and isinstance(step, int | float) else None
 
 
 class MetricsLog(keras.callbacks.Callback):

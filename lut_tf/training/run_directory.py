@@ -274,7 +274,9 @@ def check_same_images(config: RunConfig, digest: str, images: int) -> None:
     if begun is not None:
         if begun == digest:
             return
-        what = "has begun with other images: their names, numbers or classes are no longer the same"
+        what = (
+            f"has begun with other images ({IMAGES} in {files.resolved.name}): names, numbers or classes have changed"
+        )
         raise ValueError(f"run_dir={config.run_dir!r} {what}: give --data.path of those, or another --run_dir")
     saved = read_saved(files, type(config), f"run_dir={config.run_dir!r}", _GO_ON)
     pairs = {name: (get_setting(saved, name), get_setting(config, name)) for name in COMPARED_BY_IMAGES}

@@ -22,7 +22,17 @@ GOOD = [json.dumps({"epoch": epoch, "step": 4 * epoch, "loss": 0.5}).encode() + 
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"\n", b"no json\n", b"\xff\xfe\n", b'{"epoch": 2}\n', b"[]\n", b'{"step": "x"}\n', b"null\n"]
+    "damaged",
+    [
+        b"\n",
+        b"no json\n",
+        b"\xff\xfe\n",
+        b'{"epoch": 2}\n',
+        b"[]\n",
+        b'{"step": "x"}\n',
+        b"null\n",
+        b'{"epoci": 1, "step": 4}\n',
+    ],
 )
 def test_a_damaged_line_is_set_aside_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
