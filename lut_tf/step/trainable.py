@@ -126,8 +126,8 @@ class Trainable(keras.Model):
             accumulate: micro-batches that a batch is computed in, one after the other, before its single update.
             clip_norm: largest global norm of the gradient, after its reduction over micro-batches and replicas; 0: no
                 limit.
-            jit_compile: let XLA compile colour, encoder, decoder and teacher. The rest of the step holds the collectives
-                of several replicas, which XLA cannot compile.
+            jit_compile: let XLA compile colour, encoder, decoder and teacher. The rest of the step holds the
+                collectives of several replicas, which XLA cannot compile.
             max_bad_steps: above 0, a step whose loss or gradient is not finite leaves weights, optimizer, teacher,
                 statistics and metrics as they were (`agreed` counts them). Whoever calls `fit` decides when it is
                 enough, as `lut_tf.training.guards.StopOnNonFinite` does.
