@@ -167,7 +167,7 @@ class Watched:
 
         patch.setattr(tf.data.Dataset, "map", mapped)
 
-    def probe(self, *arguments: Any) -> dict[str, float]:
+    def probe(self, *arguments: Any, **few_shot: Any) -> dict[str, float]:
         """Note what a probe is asked: size or encoder, images and labels to learn from, images to classify, numbers."""
         what, bank, queries, *numbers = arguments
         sources = [(len(source), source.labels is None or source.labels.tolist()) for source in (bank, queries)]

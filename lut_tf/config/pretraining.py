@@ -9,7 +9,9 @@ from lut_tf.config.methods import MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
+from lut_tf.config.tree import spell_paths_out
 from lut_tf.errors import told_together
+from lut_tf.paths import check_path
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class Config(RunConfig):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        spell_paths_out(self, "init_from")
+
     def check(self, name: str) -> None:
         """Refuse groups that contradict each other; see `validate`."""
         told_together(
@@ -65,6 +71,8 @@ class Config(RunConfig):
     def _check_start(self) -> None:
         if self.init_from is not None and not self.init_from.strip():
             raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
+        if self.init_from is not None:
+            check_path("init_from", self.init_from)
 
     def _check_single_images(self) -> None:
         if self.method.name != "lut" or self.optimizer.batch_size // self.optimizer.accumulate != 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lut_tf.config import Config, EncoderConfig
+from lut_tf.config import Config, EncoderConfig, show
 from lut_tf.config.presets import EncoderSize
 from lut_tf.training.run_directory import RunFiles, Saved, find_saved, steps_in
 
@@ -46,6 +46,11 @@ class Initial:
         grid = self.parts["encoder"].grid
         if grid != model.encoder.grid:
             words.append("positions resized from {}×{} to {}×{} patches".format(*grid, *model.encoder.grid))
+        theirs = self.parts["encoder"].preprocessing
+        if (theirs.mean, theirs.std) != (model.encoder.preprocessing.mean, model.encoder.preprocessing.std):
+            words.append(
+                f"images normalised by ImageNet's mean and std, there by {show(theirs.mean)}, {show(theirs.std)}"
+            )
         return f"starts from {self.origin}: {'; '.join(words)}; fresh: {', '.join([*fresh, 'optimizer'])}"
 
     def _give_teacher(self, model: Any, projector: bool) -> str:
@@ -67,7 +72,7 @@ def find_initial(config: Config) -> Path | Saved | None:
     """
     if config.init_from is None or steps_in(RunFiles(Path(config.run_dir)).checkpoints):
         return None
-    named, path = f"init_from={config.init_from!r}", Path(config.init_from).expanduser()
+    named, path = f"init_from={config.init_from!r}", Path(config.init_from)
     if path.is_dir():
         if path.resolve() == Path(config.run_dir).resolve():
             raise ValueError(f"{named} is the run directory itself: leave it out, or give another --run_dir")

@@ -25,6 +25,7 @@ from lut_tf.export.command import find_encoder, load_encoder
 from lut_tf.interop import convert, load_reference, save_reference
 from lut_tf.interop.runs import load_run
 from lut_tf.models.positions import resize_positions
+from lut_tf.models.preprocess import HALF
 from lut_tf.step import TrainableModel
 from lut_tf.tasks.preflight import preflight
 from lut_tf.tasks.pretrain import pretrain
@@ -109,7 +110,7 @@ def test_a_new_run_starts_from_the_last_whole_checkpoint_of_one_that_is_not_fini
 def files(folder: Path) -> Iterator[tuple[str, Any, str]]:
     """Files to start from: name, the network in it, what is said of it."""
     encoder, lut, mae = (
-        tiny_encoder(patch_size=2),
+        tiny_encoder(patch_size=2, preprocessing=HALF),
         tiny_lut(tiny_encoder(patch_size=2)),
         tiny_mae(tiny_encoder(patch_size=2)),
     )
@@ -117,7 +118,8 @@ def files(folder: Path) -> Iterator[tuple[str, Any, str]]:
     yield (
         "encoder.keras",
         encoder,
-        "encoder; teacher: a copy of the student; fresh: decoder, projector, predictor, optimizer",
+        "encoder; teacher: a copy of the student; images normalised by ImageNet's mean and std, there by "
+        "[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]; fresh: decoder, projector, predictor, optimizer",
     )
     other_heads = (
         "encoder, decoder; teacher, its projector a copy of the student's; fresh: projector, predictor, optimizer"
