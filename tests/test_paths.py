@@ -88,7 +88,7 @@ def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path: Path) -> None:
         assert [Path(file).name for file in record_files(str(tmp_path / pattern))] == expected
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_every_verb_takes_any_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

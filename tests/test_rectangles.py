@@ -9,10 +9,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from matplotlib.image import imread
-from runs import command, lines, small, start_words
+from runs import lines, small
 
 from lut_tf.config import from_yaml, to_yaml, validate
 from lut_tf.export import export_encoder
+from lut_tf.tasks.pretrain import pretrain
 
 
 @pytest.mark.parametrize("size", ["[16,8]", "[8, 16]", "(16, 8)"])
@@ -44,10 +45,9 @@ def test_a_wrong_rectangle_is_refused(size: tuple[int, ...], message: str, tmp_p
 @pytest.mark.medium
 def test_a_run_on_rectangles(tmp_path: Path) -> None:
     """Trained, probed, drawn and exported; served files take the rectangle and no other."""
-    words = command(tmp_path / "run", epochs=1, encoder__image_size="[16,8]", views__padding=2)
-    process = start_words(words)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    pretrain(
+        small(tmp_path / "run", epochs=1, encoder__image_size=(16, 8), views__padding=2, logging__tensorboard=False)
+    )
     (line,) = lines(tmp_path / "run")
     assert {"reconstruction", "context", "probe_knn"} <= line.keys()
     assert imread(next((tmp_path / "run" / "pictures").glob("*.png"))).ndim == 3
