@@ -16,6 +16,7 @@ from lut_tf.interop.torch_files import TORCH_SUFFIXES, import_torch, read_torch
 from lut_tf.writing import replacing
 
 Tensors = dict[str, np.ndarray]
+
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """What weights may be written in."""

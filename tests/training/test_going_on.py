@@ -224,7 +224,11 @@ def in_keras(path: Path) -> ViTEncoder:
         ("of_trainer.pth", of_trainer, {}, f"encoder; teacher: a copy of the student; {FIXED}; {FRESH}"),
         ("encoder.keras", in_keras, {}, f"encoder; teacher: a copy of the student; {NORMS}; {FRESH}"),
     ],
-)
+    ids=[
+        "MAE, another decoder", "LUT, another decoder", "Hugging Face's MAE", "Hugging Face's MAE, another decoder",
+        "a folder of save_pretrained", "a trainer's group", "an encoder of Keras",
+    ],
+)  # fmt: skip
 def test_what_fits_is_taken_and_what_the_weights_knew_otherwise_is_said(
     tmp_path: Path,
     begun: Any,
