@@ -10,6 +10,8 @@ from pathlib import Path
 
 NAME_BYTES = 255
 PATH_BYTES = 3840  # file systems end at 4096, and a run makes names of its own below the folder that is given
+SAVED_CONFIG = "config.json"
+"""What Hugging Face's and timm's `save_pretrained` write beside weights."""
 
 
 def spelled_out(path: str | os.PathLike[str]) -> str:
@@ -18,6 +20,11 @@ def spelled_out(path: str | os.PathLike[str]) -> str:
     if "://" in text:
         return text
     return os.path.expanduser(text).rstrip("/") or text[:1]
+
+
+def is_saved_folder(path: Path) -> bool:
+    """Return whether `path` is a folder with a `config.json`, as `save_pretrained` writes it."""
+    return (path / SAVED_CONFIG).is_file()
 
 
 def check_path(name: str, path: str | os.PathLike[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import has_saved
 from settings_table import OTHER, changed, changed_all
 
 from lut_tf.config import (
@@ -249,21 +250,21 @@ def test_a_run_begun_before_a_setting_goes_on_as_it_began(tmp_path: Path) -> Non
     """EXIF was not applied before it could be asked for: an old run is not given turned images in silence."""
     config = folder_of(tmp_path, "1.png", "2.png", optimizer__batch_size=2)
     saved = tmp_path / "run" / "config.yaml"
-    saved.parent.mkdir()
+    has_saved(tmp_path / "run")
     lines = to_yaml(config).splitlines()
     saved.write_text("\n".join(line for line in lines if "apply_exif" not in line))
     with pytest.raises(ValueError, match=r"apply_exif was false, now true.*: give another --run_dir.*, or the old"):
         preflight(config)
     assert preflight(changed("data.apply_exif", False, config)).images == 2
     digits = of_digits(tmp_path / "digits")
-    (tmp_path / "digits").mkdir()
+    has_saved(tmp_path / "digits")
     (tmp_path / "digits" / "config.yaml").write_text(to_yaml(digits).replace("  apply_exif: true\n", ""))
     assert preflight(replace(digits, run_dir=str(tmp_path / "digits"))).images == 1197
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
     config = folder_of(tmp_path, "1.png", "2.png", optimizer__batch_size=2)
-    (tmp_path / "run").mkdir()
+    has_saved(tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
     (tmp_path / "run" / "resolved.json").write_text('{"images": 2}')
     assert preflight(config).images == 2
@@ -282,18 +283,40 @@ def test_missing_folder(tmp_path: Path, name: str) -> None:
         preflight(config)
 
 
-def test_run_dir_of_another_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("saved", "offer"),
+    [
+        ("checkpoints/step_00000001/state.index", True),
+        ("model.weights.h5", True),
+        ("encoder.keras", False),  # --init_from RUN wants the whole model
+    ],
+)
+def test_run_dir_of_another_configuration(tmp_path: Path, saved: str, offer: bool) -> None:
+    """It is refused where something was learned, which nobody wants to lose; else it is a beginning anew."""
     old = of_digits(tmp_path)
+    other = changed("views.scale", (0.1, 1.0), changed("epochs", 300, old))
     (tmp_path / "config.yaml").write_text(to_yaml(old))
+    preflight(other)
+    (tmp_path / saved).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / saved).touch()
     preflight(old)
     with pytest.raises(ValueError) as caught:
-        preflight(changed("views.scale", (0.1, 1.0), changed("epochs", 300, old)))
+        preflight(other)
     line = str(caught.value)
     assert line.startswith(f"run_dir='{tmp_path}' holds a run of another configuration")
     assert "epochs was 400, now 300; views.scale was [0.2, 1], now [0.1, 1]" in line
-    assert line.endswith(
-        f"give another --run_dir (with --init_from {tmp_path} it starts from these weights), or the old values"
-    )
+    with_weights = f" (with --init_from {tmp_path} it starts from these weights)" if offer else ""
+    assert line.endswith(f"give another --run_dir{with_weights}, or the old values")
+
+
+def test_hosts_may_have_first_weights_in_different_places(tmp_path: Path) -> None:
+    """What they hold is compared as the run begins; where the hosts go on, it is not read."""
+    hosts = changed_all({"strategy": "multi_worker", "workers": "a:1,b:1", "worker_index": 0}, of_digits(tmp_path))
+    one, other = (changed("init_from", place, hosts) for place in ("here", "there"))
+    assert one.identity() == other.identity() != changed("seed", 7, other).identity()
+    (tmp_path / "config.yaml").write_text(to_yaml(one))
+    has_saved(tmp_path)
+    check_run_dir(other)
 
 
 def test_the_table_of_other_values_is_whole() -> None:
@@ -308,6 +331,7 @@ def test_what_may_not_differ_is_refused_on_a_run_dir(tmp_path: Path) -> None:
     """
     old = of_digits(tmp_path)
     (tmp_path / "config.yaml").write_text(to_yaml(old))
+    has_saved(tmp_path)
     may = {name for name in OTHER if any(name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_DIFFER)}
     may |= set(COMPARED_BY_IMAGES)
     allowed = refused = old

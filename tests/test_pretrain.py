@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from networks import tiny_batch
-from runs import CONFIGS, assert_same_run, checkpointed, lines, replaced, small
+from runs import CONFIGS, assert_same_run, checkpointed, has_saved, lines, replaced, small
 
 from lut_tf.config import from_yaml, validate
 from lut_tf.data.batches.order import step_indices
@@ -128,14 +128,14 @@ def test_two_mirrored_devices_learn_what_one_does(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_and_nothing_changes(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
+    has_saved(tmp_path / "run")
     from lut_tf.config import to_yaml
 
     written = to_yaml(small(tmp_path / "run"))
     (tmp_path / "run" / "config.yaml").write_text(written, encoding="utf-8")
     with pytest.raises(ValueError, match=r"method.mask_ratio was 0.75, now 0.5"):
         pretrain(small(tmp_path / "run", method__mask_ratio=0.5))
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "checkpoints"}
     assert (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8") == written
 
 

@@ -164,8 +164,12 @@ class RunConfig:
             )
 
     def identity(self) -> str:
-        """Return as text all the settings that must be the same wherever a run goes on, the images' place aside."""
-        names = (name for name, _ in settings_of(type(self)) if not may_differ(name) and name not in COMPARED_BY_IMAGES)
+        """Return as text all the settings that all hosts must share.
+
+        Where images and first weights lie is left out: they are compared themselves.
+        """
+        places = (*COMPARED_BY_IMAGES, "init_from")
+        names = (name for name, _ in settings_of(type(self)) if not may_differ(name) and name not in places)
         return "\n".join(f"{name}={get_setting(self, name)!r}" for name in names)
 
 

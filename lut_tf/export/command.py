@@ -142,10 +142,10 @@ def load_encoder(path: Path | Saved) -> ViTEncoder:
     """
     import_tensorflow()
     from lut_tf.interop.keras_files import load_keras
-    from lut_tf.interop.runs import load_run
+    from lut_tf.interop.runs import load_run, other_step
 
     if isinstance(path, Saved):
-        found = load_run(path)
+        found = load_run(path, other_step(path))
         if path.step is None and found.step is not None:
             logger.warning("%s is not finished: %s is taken", path.files.root, found.origin)
         return found.model.encoder

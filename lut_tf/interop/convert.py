@@ -10,13 +10,13 @@ from typing import Any
 
 from lut_tf.interop.encoders import LAYOUTS, read_encoder, save_encoder, save_folder
 from lut_tf.interop.files import check_target
-from lut_tf.interop.folders import is_saved_folder
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.reference import save_reference
-from lut_tf.interop.runs import load_run
+from lut_tf.interop.runs import load_run, other_step
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing
+from lut_tf.paths import is_saved_folder
 from lut_tf.training.run_directory import find_saved
 from lut_tf.writing import replacing
 
@@ -114,7 +114,8 @@ def _write(network: Any, path: Path, layout: str) -> None:
 
 
 def _read_run(source: str | os.PathLike[str], step: int | None) -> MaskedImageModel:
-    found = load_run(find_saved(source, step))
+    saved = find_saved(source, step)
+    found = load_run(saved, other_step(saved))
     if found.step is not None:
         logger.warning("%s: %s is converted", source, found.origin)
     return found.model

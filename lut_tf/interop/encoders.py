@@ -13,7 +13,7 @@ import numpy as np
 
 from lut_tf.config.networks import sides
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
-from lut_tf.interop.folders import CONFIG, WEIGHT_FILES, write_json
+from lut_tf.interop.folders import WEIGHT_FILES, write_json
 from lut_tf.interop.names import ENCODER_LAYOUTS, bind, encoder_row
 from lut_tf.interop.preprocessing import PREPROCESSOR, line, to_huggingface, usual
 from lut_tf.interop.shapes import detect_layout, infer_encoder, split_table
@@ -21,6 +21,7 @@ from lut_tf.interop.tensors import assign, read, write
 from lut_tf.interop.told import Told
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing
+from lut_tf.paths import SAVED_CONFIG
 from lut_tf.writing import replacing
 
 # What stands around an encoder and does not change its tokens: decoders, heads, classifiers.
@@ -238,7 +239,7 @@ def save_folder(encoder: ViTEncoder, folder: str | os.PathLike[str]) -> None:
     tensors = encoder_tensors(encoder, "huggingface")
     with replacing(Path(folder)) as written:
         written.mkdir()
-        write_json(written / CONFIG, _huggingface_config(encoder))
+        write_json(written / SAVED_CONFIG, _huggingface_config(encoder))
         write_json(written / PREPROCESSOR, to_huggingface(encoder.preprocessing, encoder.image_size))
         write_weights(written / WEIGHT_FILES[0], tensors)
 

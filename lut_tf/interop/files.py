@@ -16,7 +16,6 @@ from lut_tf.interop.torch_files import TORCH_SUFFIXES, import_torch, read_torch
 from lut_tf.writing import replacing
 
 Tensors = dict[str, np.ndarray]
-Source = str | os.PathLike[str] | Mapping[str, Any]
 
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -40,15 +39,22 @@ class Weights(NamedTuple):
         student: the trained network.
         teacher: its momentum teacher, where there is one.
         told: what stands beside the weights.
+        what: what to call the source in a message.
     """
 
     student: Tensors
     teacher: Tensors | None
     told: Told = Told()
+    what: str = "the mapping"
+
+
+Source = str | os.PathLike[str] | Mapping[str, Any] | Weights
 
 
 def describe(source: Source) -> str:
     """Return what to call `source` in a message."""
+    if isinstance(source, Weights):
+        return source.what
     return "the mapping" if isinstance(source, Mapping) else str(source)
 
 
@@ -60,13 +66,15 @@ def read_weights(source: Source) -> Weights:
     Args:
         source: path of a .pth, .pt, .bin, .ckpt or .safetensors file, or of a folder that Hugging Face's or timm's
             `save_pretrained` wrote, or a mapping of names to arrays. Weights may lie under `model`, `state_dict` or
-            `student`, and the teacher's under `model_ema` or `teacher`.
+            `student`, and the teacher's under `model_ema` or `teacher`. What has been read comes back as it is.
 
     Raises:
         FileNotFoundError: there is no such file.
         MissingExtraError: the file needs PyTorch, which is not installed.
         ValueError: the file is damaged, of another kind, holds no tensors, or holds more than tensors.
     """
+    if isinstance(source, Weights):
+        return source
     content, told = (source, Told()) if isinstance(source, Mapping) else _read(Path(source))
     what = describe(source)
     groups: dict[bool, Tensors] = {False: {}, True: {}}
@@ -81,7 +89,7 @@ def read_weights(source: Source) -> Weights:
         raise ValueError(f"{what} holds no tensors by name")
     grouped = any(isinstance(content.get(key), Mapping) for key in (*STUDENT_KEYS, *TEACHER_KEYS))
     told = told._replace(of_trainer=grouped or any(name.startswith("decoder") for name in student))
-    return Weights(student, teacher or None, told) if student else Weights(teacher, None, told)
+    return Weights(student or teacher, (teacher or None) if student else None, told, what)
 
 
 def _tensors(content: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:

@@ -10,15 +10,11 @@ from typing import Any
 from lut_tf.interop.preprocessing import PREPROCESSOR, of_huggingface, of_timm
 from lut_tf.interop.told import Told
 from lut_tf.models.preprocess import Preprocessing
+from lut_tf.paths import SAVED_CONFIG as CONFIG
+from lut_tf.paths import is_saved_folder
 
-CONFIG = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """What weights are called; where they are spread over several files, `<name>.index.json` says which is where."""
-
-
-def is_saved_folder(path: Path) -> bool:
-    """Return whether `path` is a folder with a `config.json`, as `save_pretrained` writes it."""
-    return (path / CONFIG).is_file()
 
 
 def read_folder(folder: Path, read_file: Callable[[Path], Mapping[str, Any]]) -> tuple[Mapping[str, Any], Told]:

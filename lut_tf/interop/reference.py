@@ -108,7 +108,7 @@ def load_reference(
         _warn_of_fresh(what, decoder is None, False)
         return mae
     teacher_arrays = weights.teacher if teacher is None else read_weights(teacher).student
-    has_heads = teacher_arrays is not None or any(map(_HEADS.match, arrays))
+    has_heads = teacher_arrays is not None or holds_heads(arrays)
     heads = _make_heads(arrays, encoder.width, head_norm, head_activation, what) if has_heads else {}
     model = LUT(encoder, decoder, **heads, **settings)
     values = read(slots + (_head_slots(model) if has_heads else []), arrays, what)
@@ -133,12 +133,11 @@ def _networks(arrays: Tensors, told: Told, image_size: int | Sequence[int] | Non
     """Build the encoder and the decoder that the tensors describe."""
     layout = detect_layout(arrays, what)
     encoder, arrays = _whole_encoder(arrays, layout, told, image_size, what)
-    rows = HUGGINGFACE_DECODER if layout.startswith("huggingface") else REFERENCE_DECODER
-    decoder = _make_decoder(arrays, rows, encoder, told.decoder_num_heads or 16, what)
+    decoder = _make_decoder(arrays, layout, encoder, told.decoder_num_heads or 16, what)
     slots = bind(ENCODER_LAYOUTS[layout], encoder)
     if decoder is None:
-        return _Networks(encoder, None, slots, {k: v for k, v in arrays.items() if not _DECODER.match(k)})
-    return _Networks(encoder, decoder, slots + bind(rows, decoder), arrays)
+        return _Networks(encoder, None, slots, without_decoder(arrays))
+    return _Networks(encoder, decoder, slots + bind(_decoder_rows(layout), decoder), arrays)
 
 
 def _whole_encoder(
@@ -215,16 +214,37 @@ def _trained(arrays: Tensors) -> Tensors:
     return {k: v for k, v in arrays.items() if not k.endswith(f".{_COUNTER}") and not _DINO_HEAD.match(k)}
 
 
-def _make_decoder(
-    arrays: Tensors, rows: tuple[Row, ...], encoder: ViTEncoder, heads: int, what: str
-) -> PixelDecoder | None:
-    """Build the decoder that the tensors describe; None where there is none of it (a mask token alone makes none)."""
+def _decoder_rows(layout: str) -> tuple[Row, ...]:
+    return HUGGINGFACE_DECODER if layout.startswith("huggingface") else REFERENCE_DECODER
+
+
+def decoder_width(arrays: Tensors, layout: str) -> int | None:
+    """Return the width of the decoder that tensors are of; None where there is none: a mask token alone makes none."""
     found = {name: value for name, value in arrays.items() if _DECODER.match(name)}
     if all(name.endswith("mask_token") for name in found):
         return None
-    telling = [row.theirs for row in rows if row.ours in ("embedding.bias", "mask_token", "positions", "norm.gamma")]
-    width = next((found[name].shape[-1] for name in telling if name in found and found[name].ndim), 512)
-    depth = count_blocks(found, rows, what)
+    ours = ("embedding.bias", "mask_token", "positions", "norm.gamma")
+    telling = [row.theirs for row in _decoder_rows(layout) if row.ours in ours]
+    return next((found[name].shape[-1] for name in telling if name in found and found[name].ndim), 512)
+
+
+def without_decoder(arrays: Tensors) -> Tensors:
+    """Return the tensors that are not a decoder's."""
+    return {name: array for name, array in arrays.items() if not _DECODER.match(name)}
+
+
+def holds_heads(arrays: Tensors) -> bool:
+    """Return whether there are tensors of a projector or a predictor."""
+    return any(map(_HEADS.match, arrays))
+
+
+def _make_decoder(arrays: Tensors, layout: str, encoder: ViTEncoder, heads: int, what: str) -> PixelDecoder | None:
+    """Build the decoder that the tensors describe; None where there is none of it."""
+    width = decoder_width(arrays, layout)
+    if width is None:
+        return None
+    found = {name: value for name, value in arrays.items() if _DECODER.match(name)}
+    depth = count_blocks(found, _decoder_rows(layout), what)
     numbers = block_numbers(width, depth) + width * (encoder.patches + encoder.width + 3 * encoder.patch_size**2)
     check_held(numbers, sizes_of(arrays), what)
     heads = infer_heads(width, heads, "decoder_num_heads")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lut_tf.interop.keras_files import load_keras_weights
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.build import build_model
-from lut_tf.training.run_directory import Saved
+from lut_tf.training.run_directory import Saved, steps_in
 
 
 class RunModel(NamedTuple):
@@ -28,22 +28,37 @@ class RunModel(NamedTuple):
         return "its finished model" if self.step is None else f"its checkpoint of step {self.step}"
 
 
-def load_run(saved: Saved) -> RunModel:
+def load_run(saved: Saved, remedy: str) -> RunModel:
     """Return the model of a run, finished or not, from `lut_tf.training.run_directory.find_saved`.
+
+    Args:
+        saved: where it is.
+        remedy: what errors say can be done; see `other_step`.
 
     Raises:
         lut_tf.training.checkpoint.DamagedCheckpoint: the checkpoint that was asked for, or every one, is damaged.
         ValueError: the weights cannot be read, or belong to another network.
     """
+    from lut_tf.training.checkpoint import DamagedCheckpoint, read_weights  # imports TensorFlow
+
     model = build_model(saved.config, total_steps=1)
     if saved.finished:
         try:
             load_keras_weights(model, saved.files.weights)
         except ValueError as error:
-            raise ValueError(
-                f"{saved.files.weights} cannot be read ({error}): give --step of a checkpoint, or another run"
-            ) from error
+            raise ValueError(f"{saved.files.weights} cannot be read ({error}): {remedy}") from error
         return RunModel(model, None)
-    from lut_tf.training.checkpoint import read_weights  # imports TensorFlow
+    try:
+        return RunModel(model, read_weights(model, saved.files.checkpoints, saved.step))
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(f"{error}: {remedy}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}: {remedy}") from error
 
-    return RunModel(model, read_weights(model, saved.files.checkpoints, saved.step))
+
+def other_step(saved: Saved) -> str:
+    """Return what a command with `--step` can do about weights that cannot be read."""
+    others = [step for step in steps_in(saved.files.checkpoints) if step != saved.step]
+    if others and (saved.finished or saved.step is not None):
+        return f"give --step of another checkpoint ({', '.join(map(str, others))}), or another run"
+    return "bring back a copy, or give another run"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lut_tf.config.presets import EncoderSize
 from lut_tf.interop.files import FLOATS, dtype_name
 from lut_tf.interop.names import ENCODER_LAYOUTS, LAYER_NORM_EPS, Row, encoder_row
 from lut_tf.interop.told import Told
@@ -112,6 +113,23 @@ def infer_heads(width: int, heads: int | None, setting: str) -> int:
     return heads
 
 
+def infer_size(arrays: Tensors, layout: str, heads: int, what: str) -> EncoderSize:
+    """Return patch size, width and depth that tensors show, with `heads`, which they do not.
+
+    Raises:
+        ValueError: the patch embedding is missing or of no use, or a block is missing.
+    """
+    rows = ENCODER_LAYOUTS[layout]
+    kernel = encoder_row(rows, "patch_embedding.kernel")
+    _need(arrays, kernel, 4, what)
+    width, channels, patch_size, other_side = arrays[kernel].shape
+    if channels != 3 or patch_size != other_side:
+        raise ValueError(
+            f"{what} cannot be loaded: {kernel} cuts no square patches of 3 colours: {arrays[kernel].shape}"
+        )
+    return EncoderSize(patch_size, width, count_blocks(arrays, rows, what), heads)
+
+
 def infer_encoder(
     arrays: Tensors, layout: str, told: Told, image_size: tuple[int, int] | None, what: str
 ) -> dict[str, Any]:
@@ -132,14 +150,10 @@ def infer_encoder(
     kernel, table, token, registers = (
         encoder_row(rows, ours) for ours in ("patch_embedding.kernel", "positions", "class_token", "register_tokens")
     )
-    for name, rank in ((kernel, 4), (table, 3), (registers, 3)):
+    patch_size, width, depth, _ = infer_size(arrays, layout, 0, what)
+    for name in (table, registers):
         if name != registers or name in arrays:
-            _need(arrays, name, rank, what)
-    width, channels, patch_size, other_side = arrays[kernel].shape
-    if channels != 3 or patch_size != other_side:
-        raise ValueError(
-            f"{what} cannot be loaded: {kernel} cuts no square patches of 3 colours: {arrays[kernel].shape}"
-        )
+            _need(arrays, name, 3, what)
     count = arrays[registers].shape[1] if registers in arrays else 0
     told_sizes = [tuple(size) for size in (told.image_size, image_size) if size is not None]
     grid, before = infer_grid(arrays[table], token in arrays, count, patch_size, told_sizes, what)
@@ -148,7 +162,6 @@ def infer_encoder(
     expected = sincos_positions(grid, width, class_token=class_token) if width % 4 == 0 else None
     held = split_table(arrays[table], grid[0] * grid[1], class_token)[0][0]
     fixed = expected is not None and held.shape == expected.shape and bool(np.abs(held - expected).max() < SAME_TABLE)
-    depth = count_blocks(arrays, rows, what)
     check_held(block_numbers(width, depth) + arrays[kernel].size + arrays[table].size, sizes_of(arrays), what)
     scales = [row.theirs for row in rows if row.ours.endswith("scale1.gamma")]
     return {

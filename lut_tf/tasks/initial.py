@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lut_tf.config import Config, EncoderConfig, show
 from lut_tf.config.presets import EncoderSize
+from lut_tf.paths import is_saved_folder
 from lut_tf.training.run_directory import RunFiles, Saved, find_saved, steps_in
 
 if TYPE_CHECKING:
+    from lut_tf.interop.files import Weights
     from lut_tf.methods.base import MaskedImageModel
     from lut_tf.models.encoder import ViTEncoder
 
@@ -33,7 +36,10 @@ class Initial:
     parts: dict[str, Any] = field(default_factory=dict)
 
     def give(self, model: MaskedImageModel) -> str:
-        """Give a model what fits it; return what was taken and what is fresh, as a line for people."""
+        """Give a model what fits it, once; return what was taken and what is fresh, as a line for people.
+
+        What was loaded is let go then: it would take as much memory as the model, for as long as the run.
+        """
         wanted = [name for name in ("encoder", "decoder", *HEADS) if hasattr(model, name)]
         taken = [name for name in wanted if name in self.parts and _fits(getattr(model, name), self.parts[name])]
         for name in taken:
@@ -43,14 +49,8 @@ class Initial:
             model.reset_teacher()
             words.append(self._give_teacher(model, "projector" in taken))
         fresh = [name for name in wanted if name not in taken]
-        grid = self.parts["encoder"].grid
-        if grid != model.encoder.grid:
-            words.append("positions resized from {}×{} to {}×{} patches".format(*grid, *model.encoder.grid))
-        theirs = self.parts["encoder"].preprocessing
-        if (theirs.mean, theirs.std) != (model.encoder.preprocessing.mean, model.encoder.preprocessing.std):
-            words.append(
-                f"images normalised by ImageNet's mean and std, there by {show(theirs.mean)}, {show(theirs.std)}"
-            )
+        words += _otherwise(model.encoder, self.parts["encoder"])
+        self.parts.clear()
         return f"starts from {self.origin}: {'; '.join(words)}; fresh: {', '.join([*fresh, 'optimizer'])}"
 
     def _give_teacher(self, model: Any, projector: bool) -> str:
@@ -61,6 +61,21 @@ class Initial:
             return "teacher, its projector a copy of the student's"
         _copy(model.teacher_projector, self.parts["teacher_projector"])
         return "teacher"
+
+
+def _otherwise(own: ViTEncoder, other: ViTEncoder) -> list[str]:
+    """Return what an encoder does in another way than the one that its weights are from, in words."""
+    words = []
+    if other.grid != own.grid:
+        words.append("positions resized from {}×{} to {}×{} patches".format(*other.grid, *own.grid))
+    if other.position_kind != own.position_kind:
+        words.append("positions stay fixed, there they were learned")
+    theirs = other.preprocessing
+    if (theirs.mean, theirs.std) != (own.preprocessing.mean, own.preprocessing.std):
+        words.append(f"images normalised by ImageNet's mean and std, there by {show(theirs.mean)}, {show(theirs.std)}")
+    if other.layer_norm_eps != own.layer_norm_eps:
+        words.append(f"norms add {own.layer_norm_eps:g} to the variance, there {other.layer_norm_eps:g}")
+    return words
 
 
 def find_initial(config: Config) -> Path | Saved | None:
@@ -74,36 +89,31 @@ def find_initial(config: Config) -> Path | Saved | None:
         return None
     named, path = f"init_from={config.init_from!r}", Path(config.init_from)
     if path.is_dir():
+        if is_saved_folder(path):
+            return path
         if path.resolve() == Path(config.run_dir).resolve():
             raise ValueError(f"{named} is the run directory itself: leave it out, or give another --run_dir")
         saved = find_saved(path, setting="init_from")
         _check_size(config.encoder, saved.config.encoder.size(), named)
         return saved
     if not path.is_file():
-        remedy = "give a run directory, an encoder's .keras file, or a file of weights"
+        remedy = "give a run directory, an encoder's .keras file, a file of weights or a folder of save_pretrained"
         raise FileNotFoundError(f"{named} does not exist: {remedy}")
     return path
 
 
 def load_initial(config: Config, found: Path | Saved) -> Initial:
-    """Return the weights that `find_initial` has found.
+    """Return the weights that `find_initial` has found, in the host's memory.
 
     Raises:
         lut_tf.training.checkpoint.DamagedCheckpoint: no checkpoint of the run is whole.
         ValueError: they cannot be read, or the encoder does not fit.
     """
-    named = f"init_from={config.init_from!r}"
-    if isinstance(found, Saved):
-        from lut_tf.interop.runs import load_run
+    import tensorflow as tf
 
-        run = load_run(found)
-        initial = Initial(f"{config.init_from} ({run.origin})", _parts(run.model))
-    else:
-        try:
-            parts = _keras_parts(found) if found.suffix == ".keras" else _weight_parts(found, config)
-        except ValueError as error:
-            raise ValueError(f"{named} cannot be read ({error}): give another file, or a run directory") from error
-        initial = Initial(str(config.init_from), parts)
+    named = f"init_from={config.init_from!r}"
+    with tf.device("CPU:0"):  # the devices are the run's own
+        initial = _load(config, found, named)
     encoder = initial.parts["encoder"]
     _check_size(config.encoder, EncoderSize(encoder.patch_size, encoder.width, encoder.depth, encoder.heads), named)
     if not encoder.has_class_token:
@@ -113,6 +123,34 @@ def load_initial(config: Config, found: Path | Saved) -> Initial:
             f"{named} holds an encoder with register tokens or LayerScale, and a run's has none: give another"
         )
     return initial
+
+
+def _load(config: Config, found: Path | Saved, named: str) -> Initial:
+    if isinstance(found, Saved):
+        from lut_tf.interop.runs import load_run
+
+        run = load_run(found, "bring back a copy, or give another --init_from")
+        return Initial(f"{config.init_from} ({run.origin})", _parts(run.model))
+    from lut_tf.interop.files import read_weights
+
+    with _reading(named):
+        if found.suffix == ".keras":
+            return Initial(str(config.init_from), _keras_parts(found))
+        weights = _with_heads(read_weights(found), config)
+        size = _shown_size(weights)
+    _check_size(config.encoder, size, named)  # before heads that are no divisor of another width
+    with _reading(named):
+        return Initial(str(config.init_from), _weight_parts(weights, config))
+
+
+@contextmanager
+def _reading(named: str) -> Iterator[None]:
+    """Add the setting and the remedy to what is wrong with a file."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{named} cannot be read ({error}): give another file, or a run directory") from error
 
 
 def _check_size(wanted: EncoderConfig, found: EncoderSize, named: str) -> None:
@@ -146,31 +184,40 @@ def _keras_parts(path: Path) -> dict[str, Any]:
     return _parts(network)
 
 
-def _weight_parts(path: Path, config: Config) -> dict[str, Any]:
-    """Read other people's weights; heads of attention, which shapes do not tell, are taken to be the run's."""
-    from lut_tf.interop import load_encoder, load_reference
-    from lut_tf.interop.files import read_weights
+def _with_heads(weights: Weights, config: Config) -> Weights:
+    """Take heads of attention, which shapes do not tell and nothing beside them does, to be the run's."""
+    told = weights.told
+    heads = told.num_heads or config.encoder.size().heads
+    decoder_heads = told.decoder_num_heads or config.decoder.heads
+    return weights._replace(told=told._replace(num_heads=heads, decoder_num_heads=decoder_heads))
 
-    student, teacher, _ = read_weights(path)
-    heads = config.encoder.size().heads
-    decoder = any(name.startswith("decoder_embed.") for name in student)
-    projector = any(re.match(r"(head|predictor)\.\d+\.", name) for name in student)
-    if not (decoder or projector):
-        return {"encoder": load_encoder(student, num_heads=heads)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what stays fresh is said when the run starts
-        model = load_reference(
-            student,
-            teacher=teacher,
-            num_heads=heads,
-            decoder_num_heads=config.decoder.heads,
-            head_activation=config.method.head.activation,
-        )
-    parts = _parts(model)
+
+def _shown_size(weights: Weights) -> EncoderSize:
+    from lut_tf.interop.shapes import detect_layout, infer_size
+
+    layout = detect_layout(weights.student, weights.what)
+    return infer_size(weights.student, layout, weights.told.num_heads or 0, weights.what)
+
+
+def _weight_parts(weights: Weights, config: Config) -> dict[str, Any]:
+    """Make networks of other people's weights; a decoder of another width than the run's is left out."""
+    from lut_tf.interop import load_encoder, load_reference
+    from lut_tf.interop.reference import decoder_width, holds_heads, without_decoder
+    from lut_tf.interop.shapes import detect_layout
+
+    width = decoder_width(weights.student, detect_layout(weights.student, weights.what))
+    decoder, heads = width == config.decoder.width, holds_heads(weights.student)
+    if not decoder:
+        weights = weights._replace(student=without_decoder(weights.student))
+    if not (decoder or heads):
+        return {"encoder": load_encoder(weights)}
+    with warnings.catch_warnings():  # what stays fresh is said when the run starts
+        warnings.filterwarnings("ignore", "(?s).* they stay freshly initialised$")
+        model = load_reference(weights, head_activation=config.method.head.activation)
     absent = [] if decoder else ["decoder"]
-    absent += [] if projector else [*HEADS]
-    absent += [] if teacher else ["teacher_encoder", "teacher_projector"]
-    return {name: part for name, part in parts.items() if name not in absent}
+    absent += [] if heads else [*HEADS]
+    absent += [] if weights.teacher else ["teacher_encoder", "teacher_projector"]
+    return {name: part for name, part in _parts(model).items() if name not in absent}
 
 
 def _fits(target: Any, source: Any) -> bool:

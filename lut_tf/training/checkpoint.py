@@ -111,8 +111,17 @@ class Checkpoints:
         steps = self.steps()
         if not steps:
             return 0
-        step, held, damaged = _newest_whole(self.directory, steps)
-        _read(self._checkpoint, self.path(step), held, described(self.model))
+        try:
+            step, held, damaged = _newest_whole(self.directory, steps)
+        except DamagedCheckpoint as error:
+            raise DamagedCheckpoint(
+                f"{error}: bring back a copy of one, or give another --run_dir to begin anew"
+            ) from error
+        try:
+            _read(self._checkpoint, self.path(step), held, described(self.model))
+        except ValueError as error:
+            remedy = "give the settings and the version that it was made with, or another --run_dir"
+            raise ValueError(f"{error}: {remedy}") from error
         self._set_aside(damaged)
         return step
 
@@ -132,7 +141,8 @@ class Checkpoints:
 def read_weights(model: Any, directory: Path, step: int | None = None) -> int:
     """Load the weights of a checkpoint alone — student, teacher, BatchNorm statistics — and return its step.
 
-    Nothing on the disk is touched: the run that the checkpoint belongs to may be under way.
+    Nothing on the disk is touched: the run that the checkpoint belongs to may be under way. The messages of errors are
+    the reason alone: callers know what can be done.
 
     Args:
         model: of the run's configuration; it need not be compiled.
@@ -169,7 +179,7 @@ def _newest_whole(directory: Path, steps: list[int]) -> tuple[int, dict[str, Any
             logger.warning("checkpoint of step %d is damaged (%s)%s", step, damage, before)
             damaged.append(path_of(directory, step))
     what = f"{damaged[0]} is not" if len(steps) == 1 else f"none of the {len(steps)} checkpoints in {directory} is"
-    raise DamagedCheckpoint(f"{what} whole: bring back a copy of one, or give another --run_dir to begin anew")
+    raise DamagedCheckpoint(f"{what} whole")
 
 
 def _read(
@@ -193,10 +203,7 @@ def _read(
 
 
 def _others(folder: Path, why: str) -> ValueError:
-    return ValueError(
-        f"{folder} is of a run with other settings, or of another version ({why}): give the settings and the version "
-        "that it was made with, or another --run_dir"
-    )
+    return ValueError(f"{folder} is of a run with other settings, or of another version ({why})")
 
 
 def _weights(model: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from lut_tf.training.agreement import check_agreement
 from lut_tf.training.checkpoint import Checkpoints
 from lut_tf.training.interruption import Hold, StopRequest, holder, locked, stop_requests
 from lut_tf.training.plan import Plan, Stretch
-from lut_tf.training.run_directory import IMAGES, RunFiles, newest, steps_in
+from lut_tf.training.run_directory import IMAGES, RunFiles, has_begun, newest, steps_in
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
 from lut_tf.writing import remove_unfinished, write_text
 
@@ -91,6 +91,8 @@ class Run:
                         remove_unfinished(folder)
                     if not steps_in(self.files.checkpoints):
                         self._write_config()
+                    if not has_begun(self.files):  # an earlier start may have measured with other settings
+                        self.files.probes.unlink(missing_ok=True)
                 try:
                     yield
                 except (tf.errors.OpError, OSError):

@@ -153,7 +153,7 @@ def find_saved(run_dir: str | os.PathLike[str], step: int | None = None, setting
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps)) or "none"
         raise FileNotFoundError(f"step={step} is no checkpoint of {named}, which has {there}: give one of them")
-    if not steps and not files.weights.is_file():
+    if not _has_weights(files):
         raise FileNotFoundError(
             f"{named} holds neither {files.weights.name} nor a checkpoint: give the directory of a run that has saved "
             "something"
@@ -209,7 +209,18 @@ def check_run_dir(config: RunConfig) -> None:
     files.check(named)
     if files.config.is_file():
         saved = read_saved(files, type(config), named, _GO_ON)
-        _check_same_run(config, saved)
+        if has_begun(files):
+            _check_same_run(config, saved)
+
+
+def has_begun(files: RunFiles) -> bool:
+    """Tell whether a run has saved anything that was learned; one that has not begins anew, with any settings."""
+    return _has_weights(files) or files.encoder.is_file()
+
+
+def _has_weights(files: RunFiles) -> bool:
+    """Tell whether there are weights of the whole model."""
+    return files.weights.is_file() or bool(steps_in(files.checkpoints))
 
 
 def read_saved(files: RunFiles, tree: type[Tree], named: str, remedy: str) -> Tree:
@@ -281,7 +292,7 @@ def check_same_images(config: RunConfig, digest: str, images: int) -> None:
         ValueError: the images, or where nobody has written down what they were, the folders, are others.
     """
     files = RunFiles(Path(config.run_dir))
-    if not files.config.is_file():
+    if not (files.config.is_file() and has_begun(files)):
         return
     begun = _begun_with(files)
     if begun is not None:
@@ -318,7 +329,10 @@ def _facts(files: RunFiles) -> dict[str, Any]:
 
 def _check_same_run(config: RunConfig, saved: RunConfig) -> None:
     changed = [name for name in differences(saved, config) if not may_differ(name) and name not in COMPARED_BY_IMAGES]
-    if "init_from" in changed and same_place(get_setting(saved, "init_from"), get_setting(config, "init_from")):
+    if "init_from" in changed and (
+        config.strategy == "multi_worker"  # hosts may have the weights in different places
+        or same_place(get_setting(saved, "init_from"), get_setting(config, "init_from"))
+    ):
         changed.remove("init_from")
     _refuse_others(config, saved, changed)
 
@@ -334,7 +348,9 @@ def _refuse_others(config: RunConfig, saved: RunConfig, changed: list[str]) -> N
     listed = "; ".join(
         f"{name} was {show(get_setting(saved, name))}, now {show(get_setting(config, name))}" for name in changed
     )
-    starts = hasattr(config, "init_from") and not any(name.startswith("encoder.") for name in changed)
+    files = RunFiles(Path(config.run_dir))
+    whole = _has_weights(files)
+    starts = whole and hasattr(config, "init_from") and not any(name.startswith("encoder.") for name in changed)
     more = f" (with --init_from {config.run_dir} it starts from these weights)" if starts else ""
     raise ValueError(
         f"run_dir={config.run_dir!r} holds a run of another configuration ({listed}): "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import logging
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +17,24 @@ import numpy as np
 import pytest
 from data_helpers import png
 from networks import tiny_encoder, tiny_lut, tiny_mae
-from runs import checkpointed, lines, replaced, small
+from runs import checkpointed, has_saved, lines, replaced, small
+from safetensors.numpy import save_file
 
-from lut_tf import LUT
+from lut_tf import LUT, ViTEncoder
 from lut_tf.config import Config, to_yaml
 from lut_tf.errors import Stopped
 from lut_tf.export import export_encoder, verify_file
 from lut_tf.export.command import find_encoder, load_encoder
-from lut_tf.interop import convert, load_reference, save_reference
+from lut_tf.interop import convert, load_reference, save_encoder, save_reference
+from lut_tf.interop.encoders import save_folder
+from lut_tf.interop.names import ENCODER_LAYOUTS, HUGGINGFACE_DECODER, bind
 from lut_tf.interop.runs import load_run
+from lut_tf.interop.tensors import write
+from lut_tf.methods.build import build_model
 from lut_tf.models.positions import resize_positions
 from lut_tf.models.preprocess import HALF
 from lut_tf.step import TrainableModel
+from lut_tf.tasks.initial import find_initial, load_initial
 from lut_tf.tasks.preflight import preflight
 from lut_tf.tasks.pretrain import pretrain
 from lut_tf.tasks.result import RunResult
@@ -148,6 +156,152 @@ def test_a_new_run_starts_from_files_and_says_what_it_takes(
         assert same(model.teacher_projector, model.projector)
 
 
+OTHER_DECODER = {"decoder__width": 24, "decoder__heads": 3, "method__head__hidden": 24}
+FRESH = "fresh: decoder, projector, predictor, optimizer"
+FIXED, NORMS = "positions stay fixed, there they were learned", "norms add 1e-06 to the variance, there 1e-12"
+HALVES = "images normalised by ImageNet's mean and std, there by [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]"
+
+
+def mae_of_hugging_face(path: Path) -> ViTEncoder:
+    """A file of `ViTMAEForPreTraining`, whose norms are Hugging Face's."""
+    model = tiny_mae(tiny_encoder(patch_size=2))
+    encoder = write(bind(ENCODER_LAYOUTS["huggingface"], model.encoder))
+    decoder = write(bind(HUGGINGFACE_DECODER, model.decoder))
+    save_file({**{f"vit.{name}": value for name, value in encoder.items()}, **decoder}, path)
+    return model.encoder
+
+
+def of_mae(path: Path) -> ViTEncoder:
+    model = tiny_mae(tiny_encoder(patch_size=2, positions="learned"))
+    save_reference(model, path)
+    return model.encoder
+
+
+def of_lut(path: Path) -> ViTEncoder:
+    model = tiny_lut(tiny_encoder(patch_size=2))
+    save_reference(model, path)
+    return model.encoder
+
+
+def saved_folder(path: Path) -> ViTEncoder:
+    encoder = tiny_encoder(patch_size=2, positions="learned", layer_norm_eps=1e-12, preprocessing=HALF)
+    save_folder(encoder, path)
+    return encoder
+
+
+def of_trainer(path: Path) -> ViTEncoder:
+    """Shown ImageNet's images, as the group says that it lies in."""
+    encoder = tiny_encoder(patch_size=2, positions="learned")
+    save_encoder(encoder, path, "reference")
+    return encoder
+
+
+def in_keras(path: Path) -> ViTEncoder:
+    encoder = tiny_encoder(patch_size=2, layer_norm_eps=1e-12)
+    encoder.save(path)
+    return encoder
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("name", "write_it", "settings", "said"),
+    [
+        ("mae.safetensors", of_mae, OTHER_DECODER, f"encoder; teacher: a copy of the student; {FIXED}; {FRESH}"),
+        ("lut.safetensors", of_lut, OTHER_DECODER, "encoder, projector, predictor; teacher; fresh: decoder, optimizer"),
+        (
+            "hf_mae.safetensors",
+            mae_of_hugging_face,
+            {"decoder__heads": 2},
+            f"encoder, decoder; teacher: a copy of the student; {NORMS}; fresh: projector, predictor, optimizer",
+        ),
+        (
+            "hf_mae.safetensors",
+            mae_of_hugging_face,
+            OTHER_DECODER,
+            f"encoder; teacher: a copy of the student; {NORMS}; {FRESH}",
+        ),
+        ("folder", saved_folder, {}, f"encoder; teacher: a copy of the student; {FIXED}; {HALVES}; {NORMS}; {FRESH}"),
+        ("of_trainer.pth", of_trainer, {}, f"encoder; teacher: a copy of the student; {FIXED}; {FRESH}"),
+        ("encoder.keras", in_keras, {}, f"encoder; teacher: a copy of the student; {NORMS}; {FRESH}"),
+    ],
+    ids=[
+        "MAE, another decoder", "LUT, another decoder", "Hugging Face's MAE", "Hugging Face's MAE, another decoder",
+        "a folder of save_pretrained", "a trainer's group", "an encoder of Keras",
+    ],
+)  # fmt: skip
+def test_what_fits_is_taken_and_what_the_weights_knew_otherwise_is_said(
+    tmp_path: Path,
+    begun: Any,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    write_it: Any,
+    settings: dict[str, Any],
+    said: str,
+) -> None:
+    if name.endswith(".pth"):
+        pytest.importorskip("torch")
+    held, source = write_it(tmp_path / name), str(tmp_path / name)
+    model = begun(small(tmp_path / "new", init_from=source, encoder__heads=2, **{**QUICK, **settings}))
+    assert f"starts from {source}: {said}\n" in capsys.readouterr().out
+    assert same(model.encoder, held)
+
+
+def test_what_was_loaded_is_let_go_once_it_is_given(whole: RunResult, tmp_path: Path) -> None:
+    """It lies in the host's memory until then."""
+    config = small(tmp_path / "new", init_from=str(whole.files.root), **QUICK)
+    found = find_initial(config)
+    assert found is not None
+    initial = load_initial(config, found)
+    loaded = initial.parts["encoder"]
+    assert all(variable.value.device.endswith("device:CPU:0") for variable in loaded.variables)
+    loaded = weakref.ref(loaded)
+    assert "encoder, decoder" in initial.give(build_model(config, 1))
+    gc.collect()
+    assert loaded() is None
+
+
+@pytest.mark.medium
+def test_where_nothing_was_learned_a_run_begins_anew_with_other_settings(tmp_path: Path, begun: Any) -> None:
+    """As after a first start that was out of memory; nor do its figures count."""
+    run_dir = tmp_path / "run"
+    begun(small(run_dir, **QUICK))
+    (run_dir / "probes.json").write_text('{"random encoder": {"knn": 0.5}}')
+    other = small(run_dir, optimizer__batch_size=64, decoder__depth=2, **QUICK)
+    assert begun(other).decoder.depth == 2
+    assert (run_dir / "config.yaml").read_text() == to_yaml(other)
+    assert not (run_dir / "probes.json").exists()
+
+
+GIVE_A_STEP = "give --step of another checkpoint"
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("torn", "step", "what", "remedy"),
+    [
+        ("model.weights.h5", None, "model.weights.h5 cannot be read", rf"{GIVE_A_STEP} \(9, 18\), or another run"),
+        ("*/step_00000009/*", 9, "step_00000009 is not whole", rf"{GIVE_A_STEP} \(18\), or another run"),
+    ],
+)
+def test_the_remedy_is_one_that_the_command_has(
+    whole: RunResult, tmp_path: Path, torn: str, step: int | None, what: str, remedy: str
+) -> None:
+    """`--step` where there is one, and never the run directory to begin anew in."""
+    root = tmp_path / "run"
+    shutil.copytree(whole.files.root, root)
+    for path in root.glob(torn):
+        path.write_bytes(b"torn")
+    with pytest.raises((ValueError, Stopped), match=rf"{what}.*: {remedy}$"):
+        convert(root, tmp_path / "out.keras", step=step)
+    if step:
+        with pytest.raises(Stopped, match=rf"{what}: {remedy}$"):
+            load_encoder(find_encoder(root, step))
+        return
+    with pytest.raises(ValueError, match=rf"{what}.*: bring back a copy, or give another --init_from$"):
+        pretrain(small(tmp_path / "new", init_from=str(root), **QUICK))
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.medium
 def test_another_image_size_resizes_the_positions(
     whole: RunResult, tmp_path: Path, begun: Any, capsys: pytest.CaptureFixture[str]
@@ -180,10 +334,15 @@ def test_another_image_size_resizes_the_positions(
             {"encoder__width": 32},
             r"^encoder.width=32 does not fit init_from=.*, whose encoder has 16: give --encoder.w",
         ),
+        (
+            {"init_from": "mae.safetensors", "encoder__width": 24, "encoder__heads": 3},
+            r"^encoder.width=24 does not fit init_from='mae.safetensors', whose encoder has 16: give --encoder.w",
+        ),
+        ({"init_from": "folder"}, r"^encoder.heads=4 does not fit init_from='folder', whose encoder has 2: give"),
         ({"encoder__patch_size": 4}, r"^encoder.patch_size=4 does not fit init_from=.*, whose encoder has 2"),
         ({"encoder__depth": 2}, r"^encoder.depth=2 does not fit init_from=.*, whose encoder has 1"),
     ],
-    ids=lambda value: None if isinstance(value, str) else "=".join(map(str, *value.items())),
+    ids=lambda value: None if isinstance(value, str) else ",".join(f"{name}={x}" for name, x in value.items()),
 )
 def test_what_cannot_be_started_from_is_refused_and_nothing_is_written(
     whole: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
@@ -196,6 +355,8 @@ def test_what_cannot_be_started_from_is_refused_and_nothing_is_written(
         Path(name).write_text("no weights")
     tiny_encoder(patch_size=2, class_token=False, heads=4).save("classless.keras")
     tiny_encoder(patch_size=2, layer_scale=True, heads=4).save("scaled.keras")
+    of_mae(Path("mae.safetensors"))
+    saved_folder(Path("folder"))
     if settings.get("init_from") == "new":
         Path("new").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=said):
@@ -245,6 +406,7 @@ def test_images_may_move_and_be_named_otherwise_but_not_be_others(
     images_of(Path("images"))
     begun(small(Path("run"), data__path="images", **settings))
     assert len(json.loads(Path("run/resolved.json").read_text())["images_digest"]) == 64
+    has_saved(Path("run"))
     Path("link").symlink_to("images")
     for same_images in ("images/", str(tmp_path / "images"), "link", "./images", str(images_of(tmp_path / "moved"))):
         preflight(small(Path("run"), data__path=same_images, **settings))
@@ -277,7 +439,7 @@ def test_a_step_says_which_checkpoint(whole: RunResult, unfinished: Path, tmp_pa
     for root in (whole.files.root, unfinished):
         found = find_encoder(root, 9)
         assert not same(load_encoder(found), whole.model.encoder)
-        assert same(load_run(find_saved(root)).model, whole.model)
+        assert same(load_run(find_saved(root), "").model, whole.model)
     assert same(load_encoder(find_encoder(unfinished, 18)), whole.model.encoder)
     assert find_encoder(whole.files.root) == whole.files.encoder
     for wrong, error in (({"step": 5}, "step=5 is no checkpoint of .*, which has 9, 18: give one"),):
@@ -309,7 +471,9 @@ def test_a_run_is_converted_whole(whole: RunResult, unfinished: Path, tmp_path: 
 def test_all_checkpoints_damaged_is_one_line(unfinished: Path) -> None:
     for index in unfinished.glob("checkpoints/step_*/state.index"):
         index.unlink()
-    with pytest.raises(Stopped, match="^none of the 2 checkpoints in .* is whole"):
+    with pytest.raises(
+        Stopped, match="^none of the 2 checkpoints in .* is whole: bring back a copy, or give another run$"
+    ):
         load_encoder(find_encoder(unfinished))
 
 

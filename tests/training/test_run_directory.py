@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import small
+from runs import has_saved, small
 
 from lut_tf.cli.program import main
 from lut_tf.config import to_yaml
@@ -84,6 +84,7 @@ def test_the_command_line_counts_for_more_than_a_runs_own_settings(
     seen: list[Any] = []
     monkeypatch.setattr("lut_tf.tasks.preflight.preflight", lambda config: seen.append(config) or preflight(config))
     (tmp_path / "config.yaml").write_text(to_yaml(small(Path("where it was"), seed=7)))
+    has_saved(tmp_path)
     monkeypatch.setattr("lut_tf.cli.train.import_tensorflow", lambda: (_ for _ in ()).throw(Stopped("enough")))
     assert main(["train", "--run_dir", str(tmp_path), "--checkpoint.keep", "5"]) == 1
     assert seen[-1] == small(tmp_path, seed=7, checkpoint__keep=5)
