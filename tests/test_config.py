@@ -252,9 +252,7 @@ def test_a_run_begun_before_a_setting_goes_on_as_it_began(tmp_path: Path) -> Non
     saved.parent.mkdir()
     lines = to_yaml(config).splitlines()
     saved.write_text("\n".join(line for line in lines if "apply_exif" not in line))
-    with pytest.raises(
-        ValueError, match=r"apply_exif was false, now true.*: give another --run_dir.*, or the old"
-    ):
+    with pytest.raises(ValueError, match=r"apply_exif was false, now true.*: give another --run_dir.*, or the old"):
         preflight(config)
     assert preflight(changed("data.apply_exif", False, config)).images == 2
     digits = of_digits(tmp_path / "digits")
