@@ -14,7 +14,7 @@ OTHER: dict[str, Any] = {
     "init_from": "earlier",
     "data.source": "tfds", "data.path": "photos", "data.evaluation_path": "more", "data.name": "cifar10",
     "data.split": "test", "data.evaluation_split": "test", "data.image_feature": "png", "data.label_feature": "label",
-    "data.apply_exif": False, "data.damaged_share": 0.1, "data.parallel_calls": 2,
+    "data.apply_exif": False, "data.bits": 12, "data.damaged_share": 0.1, "data.parallel_calls": 2,
     "views.crop": "random_resized", "views.padding": 2, "views.scale": (0.3, 1.0), "views.flip": False,
     "views.jitter_probability": 0.5, "views.brightness": 0.1, "views.contrast": 0.1, "views.saturation": 0.1,
     "views.hue": 0.05, "views.one_of_three": False, "views.solarize_threshold": 100, "views.blur_radius": (0.5, 1.0),

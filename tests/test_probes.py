@@ -15,17 +15,14 @@ from lut_tf.tasks.probes import Probes
 
 
 def source(*labels: int) -> ArraySource:
-    return ArraySource(np.zeros((max(len(labels), 3), 8, 8), np.uint8), np.array(labels, np.int32) if labels else None)
+    return ArraySource(np.zeros((3, 8, 8), np.uint8), np.array(labels, np.int32) if labels else None)
 
 
 # Training images, evaluation images, settings, and what the line says; empty: probes are made.
-CASES: dict[str, tuple[ArraySource, ArraySource | None, dict[str, Any], str]] = {
+CASES: dict[str, tuple[ArraySource, ArraySource, dict[str, Any], str]] = {
     "two classes": (source(0, 1, 1), source(0, 1, 0), {}, ""),
     "some labels": (source(0, -1, 1), source(-1, -1, 0), {}, ""),
-    "no training labels": (source(), source(0, 1, 0), {}, "training images have no labels"),
     "only unknown training labels": (source(-1, -1, -1), source(0, 1, 0), {}, "training images have no labels"),
-    "no evaluation images": (source(0, 1, 1), None, {}, "no evaluation images"),
-    "no evaluation labels": (source(0, 1, 1), source(), {}, "evaluation images have no labels"),
     "only unknown evaluation labels": (source(0, 1, 1), source(-1, -1, -1), {}, "evaluation images have no labels"),
     "one class": (source(1, 1, 1), source(1, 1, 1), {}, "of one class"),
     "one class is known": (source(1, -1, 1), source(1, 1, 1), {}, "of one class"),
@@ -39,3 +36,9 @@ def test_why_nothing_is_measured(case: str, tmp_path: Path) -> None:
     train, evaluation, settings, why = CASES[case]
     probes = Probes(changed_all(settings), Parts(train, evaluation, None), tmp_path / "probes.json")
     assert why in probes.why_none and probes.possible == (not why)
+
+
+@pytest.mark.parametrize("evaluation", [None, source(0, 1, 0)])
+def test_what_the_listing_tells_is_said(evaluation: ArraySource | None, tmp_path: Path) -> None:
+    probes = Probes(changed_all({}), Parts(source(), evaluation, None), tmp_path / "probes.json", "there is nothing")
+    assert probes.said == "no probes: there is nothing" and probes.every == 0

@@ -70,6 +70,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "data.image_feature": RECORDS,
     "data.label_feature": RECORDS,
     "data.apply_exif": {**FOLDER, "data.path": "{}/turned"},
+    "data.bits": {**FOLDER, "data.path": "{}/deep"},
     "data.damaged_share": {**FOLDER, "data.path": "{}/damaged", "data.damaged_share": 0.1},
     "views.scale": {"views.crop": "random_resized"},
     "encoder.preset": {"encoder.preset": "vit_tiny_patch16", "encoder.width": None, "encoder.heads": None},
@@ -293,13 +294,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import toy_data_set  # noqa: F401
 
     root = tmp_path_factory.mktemp("images")
-    for folder, first in (("folder", 0), ("other", 100), ("damaged", 0), ("turned", 0)):
+    for folder, first in (("folder", 0), ("other", 100), ("damaged", 0), ("turned", 0), ("deep", 0)):
         for number in range(14 if folder == "other" else 12):
             path = root / folder / f"class{number % 2}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"torn" if (folder, number) == ("damaged", 3) else png(first + number))
             if folder == "turned":
                 Image.open(path).save(path, exif=turned(6))
+            if folder == "deep":
+                Image.fromarray(np.full((8, 9), 300 * number, np.uint16)).save(path)
     with tf.io.TFRecordWriter(str(root / "records")) as writer:
         for number in range(12):
             features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[png(number + more)]))

@@ -16,14 +16,15 @@ HalfCircle = Annotated[float, Range(0.0, 0.5)]
 MAX_BLUR = 4.0  # pixels; `lut_tf.models.colour` blurs by products with bands that this decides the width of
 BlurRadius = Annotated[float, Range(0.0, MAX_BLUR, open_low=True)]
 Threshold = Annotated[int, Range(0, 256)]
+Bits = Annotated[int, Range(8, 16)]
 Magnitude = Annotated[float, Range(0.0, 10)]
 
 # Which settings of `data` each source reads; the others would be given in vain.
 SOURCE_SETTINGS = {
     "digits": (),
-    "image_folder": ("path", "evaluation_path", "apply_exif"),
-    "tfrecord": ("path", "evaluation_path", "image_feature", "label_feature", "apply_exif"),
-    "tfds": ("path", "name", "split", "evaluation_split", "apply_exif"),
+    "image_folder": ("path", "evaluation_path", "apply_exif", "bits"),
+    "tfrecord": ("path", "evaluation_path", "image_feature", "label_feature", "apply_exif", "bits"),
+    "tfds": ("path", "name", "split", "evaluation_split", "apply_exif", "bits"),
 }
 SOURCE_NEEDS = {"image_folder": ("path", "FOLDER"), "tfrecord": ("path", "PATTERN"), "tfds": ("name", "NAME")}
 
@@ -47,6 +48,8 @@ class DataConfig:
         image_feature: the feature of `tfrecord` that holds an image's bytes; null: `image/encoded` or `image`.
         label_feature: the feature of `tfrecord` that holds its class number; null: without labels.
         apply_exif: turn and mirror images as their EXIF orientation says, as cameras and telephones mean them.
+        bits: how many bits the values of 16-bit files really have, 8 to 16, where their format does not say it (a
+            camera's 12 lie low in 16, nearly black); larger values are clipped; null: 16.
         damaged_share: the run stops, with the list, when more than this share of the files cannot be read; up to then
             each is replaced by the next readable file of its class.
         parallel_calls: images read and cropped at the same time; null lets tf.data choose.
@@ -61,6 +64,7 @@ class DataConfig:
     image_feature: str | None = None
     label_feature: str | None = None
     apply_exif: bool = True
+    bits: Bits | None = None
     damaged_share: Fraction = 0.05
     parallel_calls: Count | None = None
 

@@ -29,11 +29,10 @@ def preflight(config: Config) -> Listing:
         check_tf_config()
     check_run_dir(config)
     find_initial(config)
-    from lut_tf.data.reading.digest import digest_of
     from lut_tf.data.reading.listing import list_data  # NumPy is not needed to say what a setting may be
 
     listing = list_data(config.data)
-    check_same_images(config, digest_of(listing), listing.images)
+    check_same_images(config, listing.digest, listing.images)
     checks = [lambda: config.check_images(listing.images)]
     if config.probe.asked and listing.why_no_probes == "":
         checks.append(lambda: config.probe.check_bank(listing.images))

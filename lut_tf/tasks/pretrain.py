@@ -14,7 +14,6 @@ from lut_tf.analysis.curves import draw_curves
 from lut_tf.analysis.reconstruction import draw_reconstructions
 from lut_tf.config import Config
 from lut_tf.data.batches.pretraining import pretraining_dataset
-from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Source, open_sources
 from lut_tf.methods.base import MaskedImageModel
@@ -53,12 +52,12 @@ def pretrain(
     """
     listing = preflight(config) if listing is None else listing
     files = RunFiles(Path(config.run_dir))
-    run = Run(config, files, digest_of(listing))
+    run = Run(config, files, listing.digest)
     found = find_initial(config)
     initial = None if found is None else load_initial(config, found)
     parts = open_sources(config.data, listing)
     plan = Plan(config.epochs, len(parts.train), config.optimizer.batch_size)
-    probes = Probes(config, parts, files.probes)
+    probes = Probes(config, parts, files.probes, listing.why_no_probes)
     with run.directory([part for part in parts if part is not None]):
         model = run.build(lambda: _compiled(config, plan), plan)
         rows = probes.before(model.encoder) if run.host.chief else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lut_tf.config import Config
-from lut_tf.data.reading.listing import ONE_CLASS
+from lut_tf.data.reading.listing import NO_LABELS, ONE_CLASS
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate import probe
 from lut_tf.evaluate.features import sample
@@ -35,11 +35,13 @@ class Probes:
         config: of the run.
         parts: its images.
         path: where the closing table's figures are kept.
+        why_not: why nothing can be measured, as far as their listing tells (`Listing.why_no_probes`).
     """
 
     config: Config
     parts: Parts
     path: Path
+    why_not: str = ""
 
     @property
     def final(self) -> Source | None:
@@ -49,16 +51,15 @@ class Probes:
     @cached_property
     def why_none(self) -> str:
         """Why the encoder is not measured, and what would change that; empty where it is."""
-        if self.parts.train.labels is None:
-            return "the training images have no labels"
-        if self.final is None:
-            return "there are no evaluation images (data.evaluation_path, or data.evaluation_split of tfds)"
-        if self.final.labels is None or not len(sample(self.final.labels, 1)):
+        if self.why_not:
+            return self.why_not
+        assert self.final is not None and self.final.labels is not None and self.parts.train.labels is not None
+        if not len(sample(self.final.labels, 1)):
             return "the evaluation images have no labels"
         known = self.parts.train.labels
         classes = len(np.unique(known[sample(known, self.config.probe.images)]))
         if classes < 2:
-            return ONE_CLASS if classes else "the training images have no labels"
+            return ONE_CLASS if classes else NO_LABELS
         if not self.config.probe.asked:
             return "none are asked for (probe.every, probe.before_and_after)"
         return ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lut_tf.data.preparing.space import check_space
+from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.folder import FolderListing, list_folder
 from lut_tf.startup import import_tensorflow, quieten_tensorflow
 from lut_tf.writing import remove_unfinished, replacing, write_text
@@ -48,20 +49,22 @@ def write_shards(source: str, output: str, shards: int, workers: int) -> str:
         a line that says what is ready and how to use it.
 
     Raises:
-        FileNotFoundError, ValueError: as `list_folder`; too little space; the folder holds another folder's records.
+        FileNotFoundError, ValueError: as `list_folder`; too little space; the folder holds other images' records.
     """
     listing, folder = list_folder(source, "SOURCE"), Path(output).expanduser()
     count = len(listing.files)
     shards = min(shards or -(-count // IMAGES), count)
     plan = _plan(listing, folder, shards)
-    identity = {"source": str(Path(source).expanduser().absolute()), "images": count, "shards": shards}
-    _begin(folder, identity | {"listing": _digest(listing)})
+    size = {"images": count, "shards": shards}
+    _begin(folder, size | {"listing": digest_of(listing)})
     remove_unfinished(folder)
     notes = {shard.path: _done(shard) for shard in plan}
     todo = [shard for shard in plan if notes[shard.path] is None]
     check_space(folder, _bytes(todo))
     _run(todo, workers, len(plan), notes)
-    manifest = identity | {
+    manifest = {
+        "source": str(Path(source).expanduser().absolute()),
+        **size,
         "classes": listing.classes,
         "features": ["image/encoded", "image/filename"]
         + ([] if listing.classes is None else ["image/class/label", "image/class/text"]),
@@ -85,10 +88,6 @@ def _plan(listing: FolderListing, folder: Path, shards: int) -> list[Shard]:
     return plan
 
 
-def _digest(listing: FolderListing) -> str:
-    return hashlib.sha256(listing.files.blob.tobytes()).hexdigest()
-
-
 def _begin(folder: Path, identity: dict[str, object]) -> None:
     """Refuse a folder of something else, so that two data sets never mix; note what this one is."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +95,8 @@ def _begin(folder: Path, identity: dict[str, object]) -> None:
     if note.exists():
         if json.loads(note.read_text(encoding="utf-8")) != identity:
             raise ValueError(
-                f"--output={str(folder)!r} holds records of another folder, of other images or in another number of "
-                "files: give another --output, or delete it"
+                f"--output={str(folder)!r} holds records of other images or in another number of files: "
+                "give another --output, or delete it"
             )
     elif any(folder.glob("*.tfrecord")):
         raise ValueError(f"--output={str(folder)!r} holds other TFRecord files: give another --output")

@@ -89,8 +89,10 @@ def read_file(path: bytes | str) -> bytes:
 
 def _bounded(path: str) -> bytes:
     if is_remote(path):
-        _check_size(tf.io.gfile.stat(path).length)
-        return tf.io.read_file(path).numpy()
+        with tf.io.gfile.GFile(path, "rb") as remote:  # its size would be one more request
+            content = remote.read(formats.MAX_BYTES + 1)
+        _check_size(len(content))
+        return content
     with io.FileIO(path) as file:  # `gfile` would take ten times as long
         _check_size(os.fstat(file.fileno()).st_size)
         return file.readall()

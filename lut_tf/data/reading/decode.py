@@ -23,7 +23,7 @@ HEAD = 2**18
 """Bytes within which a JPEG says how it is turned; other formats may say it at their end."""
 TURNED = (
     r"(?s)\C*(?:\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08]\x00|\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08]"
-    r"|tiff:Orientation|Raw profile type exif)\C*"
+    r"|tiff:Orientation(?:=\"|>)[2-8]|Raw profile type exif)\C*"
 )
 """Matches content with an EXIF orientation other than upright, in either order of bytes, or one told otherwise."""
 

@@ -13,16 +13,16 @@ from lut_tf.data.reading.records import RecordListing
 
 if TYPE_CHECKING:
     from lut_tf.data.reading.cache import Texts
-    from lut_tf.data.reading.listing import Listed, Listing
+    from lut_tf.data.reading.listing import Listed
 
 
-def digest_of(listing: Listing) -> str:
-    """Return the SHA-256 of a listing: the files' names below their common folder, in their order, and the classes.
+def digest_of(*parts: Listed | None) -> str:
+    """Return the SHA-256 of listings (None: of nothing), by names below their common folder, in order, and classes.
 
     No image is read. A million names take about a second, and no memory to speak of.
     """
     found = hashlib.sha256()
-    for part in (listing.train, listing.evaluation):
+    for part in parts:
         for piece in () if part is None else _pieces(part):
             found.update(piece)
         found.update(b"\0\0")

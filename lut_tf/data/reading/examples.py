@@ -100,6 +100,7 @@ class ExampleSource:
         labels: class numbers int32 (N,), where they are known; None: they cost one reading of everything.
         memory: remembers labels that were read; None: they are read each time.
         apply_exif: turn images as their EXIF orientation says.
+        bits: of deep images whose format does not say it, as in `decode_with_pillow`.
 
     Raises:
         ValueError: the first example has no such feature, or the feature holds something else.
@@ -116,8 +117,9 @@ class ExampleSource:
         labels: NDArray[np.int32] | None = None,
         memory: cache.Memory | None = None,
         apply_exif: bool = True,
+        bits: int | None = None,
     ) -> None:
-        self.records, self.classes, self._apply_exif = records, classes, apply_exif
+        self.records, self.classes, self._apply_exif, self._bits = records, classes, apply_exif, bits
         self.damage = DamageLog(len(records), damaged_share, setting)
         present = self._first_features()
         self._image_feature = _choose("data.image_feature", image_feature, present, "bytes_list")
@@ -149,7 +151,7 @@ class ExampleSource:
             raise ImageFault("damaged record") from None
         if not content or not isinstance(content, bytes):
             raise ImageFault("empty" if not content else "not an image")
-        return decode_with_pillow(content, self._apply_exif)
+        return decode_with_pillow(content, self._apply_exif, self._bits)
 
     def _first_features(self) -> dict[str, str]:
         for index in range(min(len(self), 100)):
@@ -191,6 +193,7 @@ def open_tfrecord(
     damaged_share: float = 0.05,
     setting: str = "data.path",
     apply_exif: bool = True,
+    bits: int | None = None,
 ) -> ExampleSource:
     """Open the TFRecord files that a glob finds.
 
@@ -198,7 +201,7 @@ def open_tfrecord(
         FileNotFoundError, ValueError: as `record_files`, `list_records` and `ExampleSource`.
     """
     listing = list_records(record_files(pattern, setting), label_feature)
-    return open_records(listing, image_feature, damaged_share, setting, apply_exif)
+    return open_records(listing, image_feature, damaged_share, setting, apply_exif, bits)
 
 
 def open_records(
@@ -207,6 +210,7 @@ def open_records(
     damaged_share: float = 0.05,
     setting: str = "data.path",
     apply_exif: bool = True,
+    bits: int | None = None,
 ) -> ExampleSource:
     """Open the TFRecord files of a listing.
 
@@ -222,4 +226,5 @@ def open_records(
         labels=listing.labels,
         memory=None if listing.stamps is None else cache.Memory(f"labels {listing.index.files}", listing.stamps),
         apply_exif=apply_exif,
+        bits=bits,
     )

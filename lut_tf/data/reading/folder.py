@@ -6,6 +6,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from lut_tf.data.reading import cache
 from lut_tf.data.reading.cache import Arrays, Stamps, Texts
-from lut_tf.data.reading.formats import ENDINGS, MAX_BYTES, ending_of
+from lut_tf.data.reading.formats import ENDINGS, ending_of
 from lut_tf.data.reading.remote import is_remote, remote_errors
 
 LINKS = "links to folders that are listed anyway"
@@ -24,14 +26,13 @@ class FolderListing(NamedTuple):
     """The image files under a folder, in a fixed order.
 
     `files` are full paths, sorted by class and then by name; `labels` are class numbers, int32, one a file, and
-    `classes` the sorted names of the class folders; both are None for a flat folder. `too_large` are the numbers of
-    the files that have more than `MAX_BYTES`; `left_out` says how many others there are, by their ending.
+    `classes` the sorted names of the class folders; both are None for a flat folder. `left_out` says how many other
+    files there are, by their ending.
     """
 
     files: Texts
     labels: NDArray[np.int32] | None
     classes: list[str] | None
-    too_large: NDArray[np.int64]
     left_out: dict[str, int]
 
     @property
@@ -68,15 +69,6 @@ class _Entry(Protocol):
 
     def is_symlink(self) -> bool: ...
 
-    def stat(self) -> _Status: ...
-
-
-class _Status(Protocol):
-    """What is asked of a file's status; `os.stat_result` is one."""
-
-    @property
-    def st_size(self) -> int: ...
-
 
 class _Walk:
     """Goes through a folder and notes what it saw of every folder in it, so that a change can be told later.
@@ -87,16 +79,16 @@ class _Walk:
     Attributes:
         stamps: of the folders.
         left_out: how many files are no images, by their ending.
-        too_large: the files of more than `MAX_BYTES`.
         trees: real paths of what is listed: the folder itself, and what links in it lead to.
+        above: real paths whose own listing would come to one of `trees`.
     """
 
     def __init__(self, setting: str, root: str = "") -> None:
         self.setting = setting
         self.stamps: Stamps = {}
         self.left_out: Counter[str] = Counter()
-        self.too_large: set[str] = set()
-        self.trees = [os.path.realpath(root)]
+        self.trees = {os.path.realpath(root)}
+        self.above = set(_upward(os.path.realpath(root)))
 
     def children(self, folder: str) -> list[_Entry]:
         """Return the folder's entries that are not hidden, sorted by name."""
@@ -120,8 +112,6 @@ class _Walk:
         for entry in entries:
             if _is_image_file(entry):
                 found.append(entry.path)
-                if entry.stat().st_size > MAX_BYTES:
-                    self.too_large.add(entry.path)
             elif not entry.is_dir():
                 self.left_out[ending_of(entry.name) or "without an ending"] += 1
         return found
@@ -136,37 +126,41 @@ class _Walk:
     def _follows(self, link: str) -> bool:
         """Tell whether a link leads to what is not listed anyway, and does not lead up; note where it leads."""
         real = os.path.realpath(link)
-        if any(_lists(tree, real) or _lists(real, tree) for tree in self.trees):
+        if real in self.above or not self.trees.isdisjoint(_upward(real)):
             self.left_out[LINKS] += 1
             return False
-        self.trees.append(real)
+        self.trees.add(real)
+        self.above.update(_upward(real))
         return True
 
 
-def _lists(tree: str, folder: str) -> bool:
-    """Tell whether a listing of `tree` goes through `folder` (real paths); hidden folders are not gone through."""
-    inside = os.path.relpath(folder, tree)
-    return inside == "." or not inside.startswith(".") and f"{os.sep}." not in inside
+def _upward(folder: str) -> Iterator[str]:
+    """Yield the folders (real paths) whose listing goes through `folder`: itself and those above, to a hidden one."""
+    yield folder
+    while not os.path.basename(folder).startswith(".") and folder != (folder := os.path.dirname(folder)):
+        yield folder
 
 
-class _RemoteEntry(NamedTuple):
+@dataclass(frozen=True)
+class _RemoteEntry:
     """What `os.DirEntry` is for this machine. To ask what an entry is takes a request, so image names are not asked."""
 
     name: str
     path: str
     setting: str
 
+    @cached_property
+    def _folder(self) -> bool:
+        return ending_of(self.name) not in ENDINGS and _is_remote_folder(self.path, self.setting)
+
     def is_file(self) -> bool:
         return True
 
     def is_dir(self) -> bool:
-        return ending_of(self.name) not in ENDINGS and _is_remote_folder(self.path, self.setting)
+        return self._folder
 
     def is_symlink(self) -> bool:
         return False
-
-    def stat(self) -> os.stat_result:
-        return os.stat_result([0] * 10)  # would take a request: its size is asked when it is read
 
 
 class _RemoteWalk(_Walk):
@@ -220,7 +214,7 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
     classes = json.loads(arrays["classes"].item())
     labels = None if classes is None else arrays["labels"]
     left_out = json.loads(arrays["left_out"].item())
-    return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes, arrays["too_large"], left_out)
+    return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes, left_out)
 
 
 def _remembered(path: str | os.PathLike[str], setting: str) -> Arrays:
@@ -260,13 +254,11 @@ def _listed(walk: _Walk, root: str, path: object) -> Arrays:
         remedy = f"give a folder of files that end in {' '.join(sorted(ENDINGS))}"
         raise ValueError(_unusable(setting, path, f"holds no images{others}", remedy))
     texts = Texts.of(files)
-    large = {os.fsencode(file) for file in walk.too_large}
     return {
         "blob": texts.blob,
         "ends": texts.ends,
         "labels": np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         "classes": np.array(json.dumps(None if flat else classes)),
-        "too_large": np.array([number for number, file in enumerate(files) if file in large], np.int64),
         "left_out": np.array(json.dumps(dict(walk.left_out.most_common()))),
     }
 

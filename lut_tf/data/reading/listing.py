@@ -5,9 +5,12 @@ TensorFlow is imported only for its own file systems (`gs://…`) and for prepar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from lut_tf.config import DataConfig, validate
+from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.folder import FolderListing, counted, list_folder
 from lut_tf.data.reading.records import RecordListing, list_records, record_files
 
@@ -17,10 +20,12 @@ if TYPE_CHECKING:
     Listed = FolderListing | RecordListing | SplitListing
 
 DIGITS_TRAINING, DIGITS_VALIDATION = 1197, 300  # images of `sources.digits`
+NO_LABELS = "the training images have no labels"
 ONE_CLASS = "the training images are of one class, and there is nothing to tell apart"
 
 
-class Listing(NamedTuple):
+@dataclass(frozen=True, eq=False)  # arrays cannot be compared
+class Listing:
     """The images that `data` names.
 
     Attributes:
@@ -39,12 +44,17 @@ class Listing(NamedTuple):
     def why_no_probes(self) -> str:
         """Why nothing can be measured, as far as a listing tells; empty where it can."""
         if self.train is not None and not self.train.labelled:
-            return "the training images have no labels"
+            return NO_LABELS
         if self.evaluation_images is None:
             return "there are no evaluation images (data.evaluation_path, or data.evaluation_split of tfds)"
         if self.train is not None and self.train.classes is not None and len(self.train.classes) == 1:
             return ONE_CLASS
         return ""
+
+    @cached_property
+    def digest(self) -> str:
+        """Which images these are, in 64 letters (see `digest_of`)."""
+        return digest_of(self.train, self.evaluation)
 
     @property
     def left_out(self) -> str:

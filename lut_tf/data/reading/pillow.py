@@ -12,19 +12,21 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lut_tf.data.reading import formats
 from lut_tf.data.reading.contents import ImageFault
 
-DEPTHS = (8, 10, 12, 14, 16, 32)
-"""Bits that cameras, scanners and microscopes have; files of 16 bits hold values of any of them."""
+DEPTH = 16
+"""Bits that deep values have where neither their format nor `data.bits` says another number."""
 SCALED = {"PPM", "JPEG2000"}  # Pillow has brought their values to 16 bits
 PNG_DEPTH = 24  # the byte of a PNG that says how many bits a value has
-BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281  # TIFF's
+BITS_PER_SAMPLE = 258  # TIFF's
 
 
-def decode_with_pillow(content: bytes, apply_exif: bool = True) -> NDArray[np.uint8]:
+def decode_with_pillow(content: bytes, apply_exif: bool = True, bits: int | None = None) -> NDArray[np.uint8]:
     """Decode one file's content as uint8 (h, w, 3), the first frame of an animation.
 
     Args:
         content: of the file.
         apply_exif: turn and mirror the image as its EXIF orientation says.
+        bits: 8 to 16, which deep values (of more than 8 bits, or with a point) have where their format does not say
+            it; None: 16, and those with a point go from 0 to 1.
 
     Raises:
         ImageFault: it is no image.
@@ -34,9 +36,9 @@ def decode_with_pillow(content: bytes, apply_exif: bool = True) -> NDArray[np.ui
             if image.width * image.height > formats.MAX_PIXELS:
                 raise ImageFault("too large")
             if image.format == "PNG" and content[PNG_DEPTH] == 16:
-                pixels = _to_bytes(_deep_png(content), _told_by_png(content))
+                pixels = _to_bytes(_deep_png(content), bits)
                 return _turned(Image.fromarray(pixels), image) if apply_exif else pixels
-            return _to_rgb(ImageOps.exif_transpose(image) if apply_exif else image, _told(image))
+            return _to_rgb(ImageOps.exif_transpose(image) if apply_exif else image, _told(image) or bits)
     except Image.DecompressionBombError:
         raise ImageFault("too large") from None
     except UnidentifiedImageError:
@@ -54,51 +56,40 @@ def _turned(pixels: Image.Image, original: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(ImageOps.exif_transpose(pixels))
 
 
-def _to_rgb(image: Image.Image, told: int | None) -> NDArray[np.uint8]:
+def _to_rgb(image: Image.Image, bits: int | None) -> NDArray[np.uint8]:
     """Return an image's pixels as RGB bytes; alpha is dropped, and more bits than 8 are scaled (Pillow would cut)."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _to_bytes(np.asarray(image)[..., np.newaxis], told)
+        return _to_bytes(np.asarray(image)[..., np.newaxis], bits)
     return np.asarray(image.convert("RGB"))
 
 
-def _to_bytes(values: NDArray[np.generic], told: int | None) -> NDArray[np.uint8]:
-    """Scale values (h, w, 1 or 3) to bytes by the range that they have in their file.
+def _to_bytes(values: NDArray[np.generic], bits: int | None) -> NDArray[np.uint8]:
+    """Scale values (h, w, 1 or 3) of some bits to bytes; what lies outside their range is clipped, as sensors do.
 
-    `told` is the range in bits where the file says it, and its values keep to it. Else it is the smallest of `DEPTHS`
-    that holds them all: values of 12 bits would be black by the range of 16. Fractions go from 0 to 1, and other
-    numbers with a point are taken as whole ones.
+    The values themselves do not decide: a value must become the same byte in every image of a data set.
     """
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise ImageFault("damaged")
-        if values.max() <= 1:
-            values = values * 255
-    whole = np.clip(values, 0, 2**32 - 1).astype(np.int64)
-    most = int(whole.max()).bit_length()
-    bits = told if told and told >= most else next(depth for depth in DEPTHS if depth >= most)
-    shifted = whole >> (bits - 8) if bits > 8 else whole
+        if bits is None:
+            values, bits = values * 255, 8
+    bits = bits or DEPTH
+    shifted = np.clip(values, 0, 2**bits - 1).astype(np.int64) >> (bits - 8)
     return np.broadcast_to(shifted.astype(np.uint8), (*shifted.shape[:2], 3)).copy()
 
 
 def _told(image: Image.Image) -> int | None:
-    """Return the bits that a file's values have, as it says itself, or None."""
+    """Return the bits that a file's values have by its format, or None.
+
+    Not asked: a PNG's sBIT (by its standard the values are spread over all 16 bits nevertheless) and a TIFF's
+    MaxSampleValue (by its own a statistic of the one image).
+    """
     if image.format in SCALED:
-        return 16
+        return DEPTH
     if image.format != "TIFF":
         return None
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    if highest := tags.get(MAX_SAMPLE_VALUE):
-        return int(np.max(highest)).bit_length()
-    bits = int(np.max(tags.get(BITS_PER_SAMPLE, 16)))
-    return bits if bits < 16 else None  # 16 bits are what a file has whose writer did not say more
-
-
-def _told_by_png(content: bytes) -> int | None:
-    """Return the largest number of its chunk sBIT, alpha's left out, if there is one before the pixels."""
-    at = content.find(b"sBIT", 0, content.find(b"IDAT"))
-    length = int.from_bytes(content[at - 4 : at]) if at > 0 else 0
-    bits = content[at + 4 : at + 4 + (length if length % 2 else length - 1)]
-    return max(bits) if length in (1, 2, 3, 4) else None
+    bits = int(np.max(image.tag_v2.get(BITS_PER_SAMPLE, DEPTH)))  # type: ignore[attr-defined]
+    return bits if bits < DEPTH else None  # 16 bits are what a file has whose writer did not say more
 
 
 def _deep_png(content: bytes) -> NDArray[np.uint16]:

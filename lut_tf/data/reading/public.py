@@ -182,7 +182,11 @@ def _parts(builder: Any, split: str, setting: str) -> list[tuple[str, int, int]]
 
 
 def open_split(
-    listing: SplitListing, damaged_share: float = 0.05, setting: str = "data.split", apply_exif: bool = True
+    listing: SplitListing,
+    damaged_share: float = 0.05,
+    setting: str = "data.split",
+    apply_exif: bool = True,
+    bits: int | None = None,
 ) -> ExampleSource:
     """Open a split of a prepared data set; labels are there if it has them.
 
@@ -191,6 +195,7 @@ def open_split(
         damaged_share: as in `ExampleSource`.
         setting: the setting that errors name.
         apply_exif: as in `ExampleSource`.
+        bits: as in `ExampleSource`.
 
     Raises:
         ValueError: as `ExampleSource`.
@@ -211,4 +216,5 @@ def open_split(
         labels=None if found is None else found.labels,
         memory=memory,
         apply_exif=apply_exif,
+        bits=bits,
     )

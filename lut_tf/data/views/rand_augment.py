@@ -104,14 +104,14 @@ def rand_augment(
     """Apply operations drawn with replacement, each half of the time.
 
     Args:
-        image: uint8 (S, S, 3).
+        image: uint8 (H, W, 3).
         draws: (operations, 3), uniform: which, whether, direction.
         normals: (operations,), standard normal: how far from the magnitude.
         magnitude: strength, 0 to 10.
         deviation: standard deviation of the strength.
 
     Returns:
-        uint8 (S, S, 3).
+        uint8 (H, W, 3).
     """
     as_written = tf.autograph.experimental.do_not_convert
     # Of all the layers only that of equalize needs its Python rewritten.

@@ -66,12 +66,14 @@ def test_sharding_goes_on_after_a_kill(folder: Path, tmp_path: Path, monkeypatch
     assert not (output / "manifest.json").exists()
     before = written.copy()
     written.clear()
+    folder = folder.rename(tmp_path / "moved")
     sharding.write_shards(str(folder), str(output), 4, 1)
     assert len(written) == 2 and not set(before) & set(written)
     assert not list(output.glob("unfinished_*"))
     assert sorted(shown(open_tfrecord(f"{output}/*.tfrecord", None, None))) == list(range(12))
-    with pytest.raises(ValueError, match="holds records of another folder"):
-        sharding.write_shards(str(folder / "class0"), str(output), 4, 1)
+    for other, shards in ((folder / "class0", 4), (folder, 3)):
+        with pytest.raises(ValueError, match="holds records of other images or in another number of files"):
+            sharding.write_shards(str(other), str(output), shards, 1)
 
 
 @pytest.mark.medium

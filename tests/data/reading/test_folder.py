@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
-from data_helpers import read, write_files
+from data_helpers import png, read, write_files
 
+from lut_tf.data.reading import formats
 from lut_tf.data.reading.folder import list_folder
 from lut_tf.data.reading.sources import ImageFolder
 
@@ -80,3 +82,24 @@ def test_remote_folders_are_listed_read_and_repaired(monkeypatch: pytest.MonkeyP
     tf.io.gfile.remove(files[2])
     assert [image.max() for image in read(source, 2)] == [3] and source.damage.counts == {"missing": 1}
     assert list_folder("ram://photos").images == 3
+
+
+def test_a_remote_image_is_read_in_one_request_and_an_entry_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[str] = Counter()
+    for name in ("stat", "GFile"):
+        original = getattr(tf.io.gfile, name)
+        monkeypatch.setattr(
+            tf.io.gfile, name, lambda path, *more, n=name, o=original: asked.update([f"{n} {path}"]) or o(path, *more)
+        )
+    write_files("ram://few", "ant/1.png", "ant/2.png", "ant/deep/3.png")
+    tf.io.write_file("ram://few/ant/notes.txt", "not an image")
+    tf.io.write_file("ram://few/notes", "not an image")
+    asked.clear()
+    source = ImageFolder("ram://few", damaged_share=0.5)
+    assert asked == {f"stat ram://few{path}": 1 for path in ("", "/notes", "/ant", "/ant/notes.txt", "/ant/deep")}
+    asked.clear()
+    assert [image.max() for image in read(source, 0, 2)] == [0, 2]
+    assert asked == {"GFile ram://few/ant/1.png": 1, "GFile ram://few/ant/deep/3.png": 1}
+    monkeypatch.setattr(formats, "MAX_BYTES", len(png(0)) + 8)
+    tf.io.write_file("ram://few/ant/2.png", png(1) + b"more than 8 bytes")
+    assert read(source, 1)[0].max() == 2 and source.damage.counts == {"too large": 1}

@@ -8,6 +8,7 @@ import resource
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from data_helpers import encoded, picture, png, read, turned
 from PIL import Image, ImageOps
 
 from lut_tf.data import ArraySource
+from lut_tf.data.reading.decode import decode_with_tensorflow
 from lut_tf.data.reading.folder import list_folder
 from lut_tf.data.reading.formats import FORMATS, MAX_BYTES
+from lut_tf.data.reading.pillow import decode_with_pillow
 from lut_tf.data.reading.sources import ImageFolder
 
 LOSSLESS: dict[str, dict[str, Any]] = {
@@ -64,9 +67,9 @@ def test_a_program_in_postscript_is_not_started(tmp_path: Path, monkeypatch: pyt
 def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(picture(), "JPEG"))
     (tmp_path / "b.png").write_bytes(png(7))
+    source = ImageFolder(tmp_path, damaged_share=0.5)  # lists without asking for sizes, a request each on network disks
     os.truncate(tmp_path / "a.jpg", MAX_BYTES + 1)  # takes no room on the disk
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    source = ImageFolder(tmp_path, damaged_share=0.5)
     assert read(source, 0)[0].max() == 7 and source.damage.counts == {"too large": 1}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_BYTES / 1024 / 2
 
@@ -126,36 +129,61 @@ def tiff(pixels: np.ndarray, **options: Any) -> bytes:
     return encoded(Image.fromarray(pixels), "TIFF", **options)
 
 
-# The content of a file of a ramp from black to white, and the brightness that its end has.
-DEPTHS: dict[str, tuple[Callable[[], bytes], int]] = {
-    "16 bits.png": (lambda: deep_png(values(16)), 255),
-    "12 bits.png": (lambda: deep_png(values(12)), 255),
-    "10 bits.png": (lambda: deep_png(values(10)), 255),
-    "8 bits.png": (lambda: deep_png(values(8)), 255),
-    "12 bits of colour.png": (lambda: deep_png(np.stack([values(12)] * 3, -1)), 255),
-    "12 bits, dark, told.png": (lambda: deep_png(values(12, top=0.2), significant=12), 51),
-    "12 bits, spread over 16, told.png": (lambda: deep_png(values(16), significant=12), 255),
-    "16 bits.tif": (lambda: tiff(values(16)), 255),
-    "14 bits.tif": (lambda: tiff(values(14)), 255),
-    "12 bits, dark, told.tif": (lambda: tiff(values(12, top=0.2), tiffinfo={281: 4095}), 51),
-    "32 bits.tif": (lambda: tiff(values(12, np.int32)), 255),
-    "fractions.tif": (lambda: tiff(RAMP.astype(np.float32)), 255),
-    "with a point.tif": (lambda: tiff(values(8, np.float32)), 255),
-    "12 bits.pgm": (lambda: b"P5 32 24 4095\n" + values(12, ">u2").tobytes(), 255),
-    "12 bits, dark.pgm": (lambda: b"P5 32 24 4095\n" + values(12, ">u2", top=0.2).tobytes(), 51),
-    "16 bits.pgm": (lambda: b"P5 32 24 65535\n" + values(16, ">u2").tobytes(), 255),
-    "16 bits.jp2": (lambda: encoded(Image.fromarray(values(16)), "JPEG2000"), 255),
+# The content of a file of a ramp from black to white, and how bright its end is without and with 12 bits given.
+DEPTHS: dict[str, tuple[Callable[[], bytes], int, int]] = {
+    "8 bits.png": (lambda: encoded(Image.fromarray(values(8, np.uint8)), "PNG"), 255, 255),
+    "12 bits.png": (lambda: deep_png(values(12)), 16, 255),
+    "12 bits, dark.png": (lambda: deep_png(values(12, top=0.2)), 3, 51),
+    "12 bits of colour.png": (lambda: deep_png(np.stack([values(12)] * 3, -1)), 16, 255),
+    "12 bits, significant.png": (lambda: deep_png(values(12), significant=12), 16, 255),
+    "12 bits.tif": (lambda: tiff(values(12)), 16, 255),
+    "12 bits, highest value.tif": (lambda: tiff(values(12, top=0.2), tiffinfo={281: 819}), 3, 51),
+    "32 bits.tif": (lambda: tiff(values(12, np.int32)), 16, 255),
+    "12 bits.pgm": (lambda: b"P5 32 24 4095\n" + values(12, ">u2").tobytes(), 255, 255),
+    "12 bits, dark.pgm": (lambda: b"P5 32 24 4095\n" + values(12, ">u2", top=0.2).tobytes(), 51, 51),
+    "16 bits.jp2": (lambda: encoded(Image.fromarray(values(16)), "JPEG2000"), 255, 255),
 }
+WITHOUT = {
+    "16 bits.png": (lambda: deep_png(values(16)), 255),
+    "16 bits.tif": (lambda: tiff(values(16)), 255),
+    "12 bits, spread over 16.png": (lambda: deep_png(values(16), significant=12), 255),
+    "fractions.tif": (lambda: tiff(RAMP.astype(np.float32)), 255),
+}
+WITH = {"with a point.tif": (lambda: tiff(values(12, np.float32)), 255)}
 
 
-def test_deep_values_are_scaled_by_their_range(tmp_path: Path) -> None:
-    for name, (write, _) in DEPTHS.items():
+@pytest.mark.parametrize("bits", [None, 12])
+def test_deep_values_are_scaled_by_their_format_or_the_bits_given(bits: int | None, tmp_path: Path) -> None:
+    table = {name: (write, ends[bits is not None]) for name, (write, *ends) in DEPTHS.items()}
+    table |= WITHOUT if bits is None else WITH
+    for name, (write, _) in table.items():
         (tmp_path / name).write_bytes(write())
-    source = ImageFolder(tmp_path, damaged_share=0.0)
-    for path, image in zip(source.files, read(source, *range(len(DEPTHS))), strict=True):
-        _, end = DEPTHS[Path(path).name]
+    source = ImageFolder(tmp_path, damaged_share=0.0, bits=bits)
+    for path, image in zip(source.files, read(source, *range(len(table))), strict=True):
+        _, end = table[Path(path).name]
         assert image.shape == (24, 32, 3), path
         assert np.abs(image.astype(int) - (RAMP * end)[..., None]).max() <= 1.5, path
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(None, (31, 66)), (12, (255, 255)), (14, (125, 255)), (16, (31, 66))])
+def test_a_value_is_the_same_byte_in_every_image(bits: int | None, expected: tuple[int, int], tmp_path: Path) -> None:
+    """Also where brighter ones stand beside it; what is above the bits given is white."""
+    for number, beside in enumerate((0, 9000, 17000)):
+        (tmp_path / f"{number}.png").write_bytes(deep_png(np.array([[8000, beside]], np.uint16)))
+    images = read(ImageFolder(tmp_path, damaged_share=0.0, bits=bits), 0, 1, 2)
+    assert [image[0, 0, 0] for image in images] == [expected[0]] * 3 and images[2][0, 1, 0] == expected[1]
+
+
+TURNS = {"<a tiff:Orientation=\"1\"/>": False, "<tiff:Orientation>1</tiff:Orientation>": False,
+         "<a tiff:Orientation=\"6\"/>": True, "<tiff:Orientation>8</tiff:Orientation>": True}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", TURNS)
+def test_only_what_is_turned_is_left_to_pillow(told: str) -> None:
+    content = encoded(picture(), "JPEG", xmp=told.encode())
+    with nullcontext() if not TURNS[told] else pytest.raises(tf.errors.InvalidArgumentError):
+        assert decode_with_tensorflow(tf.constant(content)).shape == (40, 60, 3)
+    assert decode_with_pillow(content).shape == ((60, 40, 3) if TURNS[told] else (40, 60, 3))
 
 
 def test_a_deep_png_is_turned_too(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from data_helpers import shown, write_files, write_records
 
 from lut_tf.config import DataConfig
 from lut_tf.data import evaluation_dataset, list_data, open_sources
+from lut_tf.data.reading import listing as listings
 
 IMAGES = ("ant/deep/1.png", "ant/2.png", "bee/3.png")
 LOOKS = {
@@ -25,7 +26,7 @@ LOOKS = {
     "remote listdir": (tf.io.gfile, "listdir"),
     "remote glob": (tf.io.gfile, "glob"),
     "whole reading": (tf.data, "TFRecordDataset"),
-    "label reading": (tf.io.gfile, "GFile"),
+    "reading": (tf.io.gfile, "GFile"),
 }
 
 
@@ -73,8 +74,8 @@ FILES = [f"{part}/{number}" for part in ("train", "test") for number in (0, 1)]
     ("remote", "write", "images", "expected"),
     [
         (False, folders, 3, {"scandir": FOLDERS}),
-        (False, records, 5, {"scandir": ["train", "test"], "open": FILES, "label reading": FILES}),
-        (True, folders, 3, {"remote listdir": FOLDERS}),
+        (False, records, 5, {"scandir": ["train", "test"], "open": FILES, "reading": FILES}),
+        (True, folders, 3, {"remote listdir": FOLDERS, "reading": ["train/ant/2.png", "train/ant/deep/1.png"]}),
         (True, records, 5, {"remote glob": ["train/*", "test/*"], "whole reading": FILES}),
     ],
     ids=["folder", "records", "remote folder", "remote records"],
@@ -91,7 +92,7 @@ def test_everything_is_looked_at_once(
     assert parts.validation is not None
     (batch,) = evaluation_dataset(parts.train, range(2), 8, 2).as_numpy_iterator()
     assert batch[1].tolist() == ([0, 0] if write is folders else [0, 1])
-    assert {look for look in (seen - before) if look[0] != "label reading"} == set()  # not even looked at again
+    assert {look for look in (seen - before) if look[0] != "reading"} == set()  # not even looked at again
     assert seen == Counter({(kind, place): 1 for kind, places in expected.items() for place in places})
     assert listing.images == len(parts.train) == images == len(parts.validation) == listing.evaluation_images
 
@@ -156,3 +157,28 @@ print(counts, *{{"tensorflow", "keras"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "[1197, 3, 4]\n", done.stderr
+
+
+WHY_NONE = {
+    "flat": (["1.png"], None, "the training images have no labels"),
+    "no evaluation images": (["cat/1.png", "dog/1.png"], None, "there are no evaluation images (data.evaluation_path"),
+    "one class": (["cat/1.png"], ["cat/2.png"], "the training images are of one class"),
+    "two classes": (["cat/1.png", "dog/1.png"], ["cat/2.png", "dog/2.png"], ""),
+}
+
+
+@pytest.mark.parametrize("case", WHY_NONE)
+def test_a_listing_tells_why_nothing_is_measured(case: str, tmp_path: Path) -> None:
+    train, evaluation, why = WHY_NONE[case]
+    write_files(tmp_path / "train", *train)
+    write_files(tmp_path / "test", *evaluation or ["unused.png"])
+    data = DataConfig("image_folder", str(tmp_path / "train"), evaluation and str(tmp_path / "test"))
+    said = list_data(data).why_no_probes
+    assert said.startswith(why) and bool(said) == bool(why)
+
+
+def test_a_listing_is_digested_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, *IMAGES)
+    listing, calls, original = list_data(DataConfig("image_folder", str(tmp_path))), [], listings.digest_of
+    monkeypatch.setattr(listings, "digest_of", lambda *parts: calls.append(parts) or original(*parts))
+    assert listing.digest == listing.digest == original(listing.train, None) and len(calls) == 1
