@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from networks import tiny_encoder
+from runs import small
 from settings_table import changed_all
 
-from lut_tf.data import ArraySource
+from lut_tf.data import ArraySource, digits
 from lut_tf.data.reading.sources import Parts
 from lut_tf.tasks.probes import Probes
 
@@ -42,3 +45,18 @@ def test_why_nothing_is_measured(case: str, tmp_path: Path) -> None:
 def test_what_the_listing_tells_is_said(evaluation: ArraySource | None, tmp_path: Path) -> None:
     probes = Probes(changed_all({}), Parts(source(), evaluation, None), tmp_path / "probes.json", "there is nothing")
     assert probes.said == "no probes: there is nothing" and probes.every == 0
+
+
+def test_figures_of_other_evaluation_images_are_measured_anew(tmp_path: Path) -> None:
+    """What is learned does not change with them, but a table of two kinds of images would compare nothing."""
+    path = tmp_path / "probes.json"
+    parts = Parts(digits("train"), digits("validation"), digits("heldout"))
+    config = small(tmp_path, probe__images=50, probe__queries=20, probe__neighbours=5)
+    encoder = tiny_encoder()
+    old = {name: {"knn": 0.0, "linear": 0.0} for name in ("raw pixels", "random encoder", "trained encoder")}
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert Probes(config, parts, path).before(encoder) == old
+    probes = Probes(config, parts, path, same_images=False)
+    rows = probes.before(encoder)
+    assert rows["random encoder"]["knn"] > 0 and "trained encoder" not in rows
+    assert probes.completed(encoder, rows).keys() == old.keys() == json.loads(path.read_text()).keys()

@@ -33,9 +33,11 @@ MAY_DIFFER = (
     "optimizer.max_bad_steps",
     "data.parallel_calls",
     "data.damaged_share",
+    "data.evaluation_path",
+    "data.evaluation_split",
 )
 
-COMPARED_BY_IMAGES = ("data.path", "data.evaluation_path")
+COMPARED_BY_IMAGES = ("data.path",)
 """Settings that say where images lie: a run goes on wherever the same ones do (see `training.run_directory`)."""
 
 

@@ -26,7 +26,7 @@ from lut_tf.tasks.result import RunResult, announcement, resolved
 from lut_tf.training.callbacks import Pictures, Probe
 from lut_tf.training.plan import Plan
 from lut_tf.training.run import Run
-from lut_tf.training.run_directory import RunFiles
+from lut_tf.training.run_directory import EVALUATION_IMAGES, RunFiles, facts_of
 from lut_tf.training.strategy import Host
 from lut_tf.writing import replacing
 
@@ -57,7 +57,8 @@ def pretrain(
     initial = None if found is None else load_initial(config, found)
     parts = open_sources(config.data, listing)
     plan = Plan(config.epochs, len(parts.train), config.optimizer.batch_size)
-    probes = Probes(config, parts, files.probes, listing.why_no_probes)
+    same = facts_of(files).get(EVALUATION_IMAGES, listing.evaluation_digest) == listing.evaluation_digest
+    probes = Probes(config, parts, files.probes, listing.why_no_probes, same)
     with run.directory([part for part in parts if part is not None]):
         model = run.build(lambda: _compiled(config, plan), plan)
         rows = probes.before(model.encoder) if run.host.chief else {}
@@ -66,6 +67,7 @@ def pretrain(
         complete = run.restore() >= plan.total_steps and files.encoder.exists() and files.weights.exists()
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
+            facts[EVALUATION_IMAGES] = listing.evaluation_digest
             notes = (start, probes.said, listing.left_out and f"left out: {listing.left_out}")
             run.announce(facts, announcement(facts, config.run_dir, *notes))
         batches = partial(_batches, config, model, plan, parts.train)
@@ -78,6 +80,7 @@ def pretrain(
             others=[_pictures(config, model, plan, parts.validation or parts.train, files), *callbacks],
         )
         if complete:  # what is there and whole is not written again
+            rows = probes.completed(model.encoder, rows)
             return RunResult(files, model, rows, probes.title, probes.explanation)
         return _finish(model, probes, rows, files)
 

@@ -36,12 +36,14 @@ class Probes:
         parts: its images.
         path: where the closing table's figures are kept.
         why_not: why nothing can be measured, as far as their listing tells (`Listing.why_no_probes`).
+        same_images: the figures that are kept are of these evaluation images.
     """
 
     config: Config
     parts: Parts
     path: Path
     why_not: str = ""
+    same_images: bool = True
 
     @property
     def final(self) -> Source | None:
@@ -128,6 +130,9 @@ class Probes:
         """Return the figures that the run directory has; None where it has none, or what no probe has written."""
         if not self.path.exists():
             return None
+        if not self.same_images:
+            logger.warning("the evaluation images are others than before: the untrained encoder is measured anew")
+            return None
         try:
             rows = json.loads(self.path.read_text(encoding="utf-8"))
             good = rows.keys() <= ROWS and all(map(_is_row, rows.values()))
@@ -145,6 +150,10 @@ class Probes:
         rows = {**rows, "trained encoder": self._closing(encoder)}
         probe.save(self.path, rows)
         return rows
+
+    def completed(self, encoder: ViTEncoder, rows: Rows) -> Rows:
+        """Return a complete run's whole table; the trained encoder is measured only if it is not in it."""
+        return rows if not rows or "trained encoder" in rows else self.after(encoder, rows)
 
     @property
     def _wanted(self) -> bool:

@@ -17,8 +17,8 @@ from lut_tf.paths import spelled_out
 from lut_tf.writing import nearest_existing
 
 CHECKPOINT = re.compile(r"step_([0-9]{8,})")
-IMAGES = "images_digest"
-"""The name in `resolved.json` of the digest of what the run reads."""
+IMAGES, EVALUATION_IMAGES = "images_digest", "evaluation_digest"
+"""The names in `resolved.json` of the digests of what the run learns from, and of what its closing table is about."""
 
 _GO_ON = (
     "bring back a copy of it; or remove it and give the run's own settings to go on, or another --run_dir to begin anew"
@@ -167,7 +167,7 @@ def is_through(files: RunFiles) -> bool:
     A run that a callback has stopped leaves its networks and goes on when it is started again; and where checkpoints
     were removed a run begins anew beside those of the one before. Without checkpoints there is nothing else.
     """
-    steps, facts = steps_in(files.checkpoints), _facts(files)
+    steps, facts = steps_in(files.checkpoints), facts_of(files)
     epochs, of_each = facts.get("epochs"), facts.get("steps_per_epoch")
     return not (steps and isinstance(epochs, int) and isinstance(of_each, int)) or steps[-1] >= epochs * of_each
 
@@ -305,7 +305,7 @@ def check_same_images(config: RunConfig, digest: str, images: int) -> None:
     saved = read_saved(files, type(config), f"run_dir={config.run_dir!r}", _GO_ON)
     pairs = {name: (get_setting(saved, name), get_setting(config, name)) for name in COMPARED_BY_IMAGES}
     _refuse_others(config, saved, [name for name, pair in pairs.items() if not same_place(*pair)])
-    if (number := _facts(files).get("images", images)) != images:
+    if (number := facts_of(files).get("images", images)) != images:
         raise ValueError(
             f"run_dir={config.run_dir!r} was begun on {number} images, and there are {images} now: give another "
             "--run_dir, or the images of then (files of more formats are read than in earlier versions)"
@@ -314,11 +314,11 @@ def check_same_images(config: RunConfig, digest: str, images: int) -> None:
 
 def _begun_with(files: RunFiles) -> str | None:
     """Return the digest in `resolved.json`; None where there is none, as in earlier versions', or in a torn file."""
-    found = _facts(files).get(IMAGES)
+    found = facts_of(files).get(IMAGES)
     return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else None
 
 
-def _facts(files: RunFiles) -> dict[str, Any]:
+def facts_of(files: RunFiles) -> dict[str, Any]:
     """Return what `resolved.json` says; nothing where it is torn or not there."""
     try:
         facts = json.loads(files.resolved.read_text(encoding="utf-8"))

@@ -415,6 +415,8 @@ def test_images_may_move_and_be_named_otherwise_but_not_be_others(
     for other in ("images", str(renamed), str(classes)):
         with pytest.raises(ValueError, match="^run_dir='run' has begun with other images"):
             preflight(small(Path("run"), data__path=other, **settings))
+    evaluation = str(images_of(tmp_path / "asked"))
+    preflight(small(Path("run"), data__path=str(tmp_path / "moved"), data__evaluation_path=evaluation, **settings))
     for torn in ("torn", '{"images_digest": 7}'):  # or of an earlier version: only places are compared
         Path("run/resolved.json").write_text(torn)
         preflight(small(Path("run"), data__path="link/", **settings))

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
     from lut_tf.data.reading.listing import Listed
 
 
-def digest_of(*parts: Listed | None) -> str:
-    """Return the SHA-256 of listings (None: of nothing), by names below their common folder, in order, and classes.
+def digest_of(listed: Listed | None) -> str:
+    """Return the SHA-256 of a listing (None: of nothing), by names below its common folder, in order, and classes.
 
     No image is read. A million names take about a second, and no memory to speak of.
     """
     found = hashlib.sha256()
-    for part in parts:
-        for piece in () if part is None else _pieces(part):
-            found.update(piece)
-        found.update(b"\0\0")
+    for piece in () if listed is None else _pieces(listed):
+        found.update(piece)
     return found.hexdigest()
 
 

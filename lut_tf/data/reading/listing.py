@@ -53,8 +53,13 @@ class Listing:
 
     @cached_property
     def digest(self) -> str:
-        """Which images these are, in 64 letters (see `digest_of`)."""
-        return digest_of(self.train, self.evaluation)
+        """Which images these are to train on, in 64 letters (see `digest_of`)."""
+        return digest_of(self.train)
+
+    @cached_property
+    def evaluation_digest(self) -> str:
+        """The same of the images that probes are scored on."""
+        return digest_of(self.evaluation)
 
     @property
     def left_out(self) -> str:
