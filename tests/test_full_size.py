@@ -37,7 +37,11 @@ class FirstStep(Exception):
 def listing_of(files: list[bytes], count: int) -> FolderListing:
     labels = np.sort(np.arange(count, dtype=np.int32) % CLASSES)
     return FolderListing(
-        Texts.of([files[i % len(files)] for i in range(count)]), labels, [str(i) for i in range(CLASSES)], {}
+        Texts.of([files[i % len(files)] for i in range(count)]),
+        labels,
+        [str(i) for i in range(CLASSES)],
+        np.zeros(0, np.int64),
+        {},
     )
 
 

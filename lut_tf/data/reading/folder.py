@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lut_tf.data.reading import cache
 from lut_tf.data.reading.cache import Arrays, Stamps, Texts
-from lut_tf.data.reading.formats import ENDINGS, ending_of
+from lut_tf.data.reading.formats import ENDINGS, MAX_BYTES, ending_of
 from lut_tf.data.reading.remote import is_remote, remote_errors
 
 LINKS = "links to folders that are listed anyway"
@@ -26,13 +26,15 @@ class FolderListing(NamedTuple):
     """The image files under a folder, in a fixed order.
 
     `files` are full paths, sorted by class and then by name; `labels` are class numbers, int32, one a file, and
-    `classes` the sorted names of the class folders; both are None for a flat folder. `left_out` says how many other
-    files there are, by their ending.
+    `classes` the sorted names of the class folders; both are None for a flat folder. `too_large` are the numbers of
+    the files that have more than `MAX_BYTES` (of remote ones it is asked as they are read); `left_out` says how many
+    other files there are, by their ending.
     """
 
     files: Texts
     labels: NDArray[np.int32] | None
     classes: list[str] | None
+    too_large: NDArray[np.int64]
     left_out: dict[str, int]
 
     @property
@@ -69,6 +71,15 @@ class _Entry(Protocol):
 
     def is_symlink(self) -> bool: ...
 
+    def stat(self) -> _Status: ...
+
+
+class _Status(Protocol):
+    """What is asked of a file's status; `os.stat_result` is one."""
+
+    @property
+    def st_size(self) -> int: ...
+
 
 class _Walk:
     """Goes through a folder and notes what it saw of every folder in it, so that a change can be told later.
@@ -79,6 +90,8 @@ class _Walk:
     Attributes:
         stamps: of the folders.
         left_out: how many files are no images, by their ending.
+        too_large: the files of more than `MAX_BYTES`. Asked here, once a listing, for where they are read TensorFlow
+            cannot be told how much to read, and Python takes three times as long for it.
         trees: real paths of what is listed: the folder itself, and what links in it lead to.
         above: real paths whose own listing would come to one of `trees`.
     """
@@ -87,6 +100,7 @@ class _Walk:
         self.setting = setting
         self.stamps: Stamps = {}
         self.left_out: Counter[str] = Counter()
+        self.too_large: set[str] = set()
         self.trees = {os.path.realpath(root)}
         self.above = set(_upward(os.path.realpath(root)))
 
@@ -112,6 +126,8 @@ class _Walk:
         for entry in entries:
             if _is_image_file(entry):
                 found.append(entry.path)
+                if entry.stat().st_size > MAX_BYTES:
+                    self.too_large.add(entry.path)
             elif not entry.is_dir():
                 self.left_out[ending_of(entry.name) or "without an ending"] += 1
         return found
@@ -161,6 +177,9 @@ class _RemoteEntry:
 
     def is_symlink(self) -> bool:
         return False
+
+    def stat(self) -> os.stat_result:
+        return os.stat_result([0] * 10)  # would take a request: its size is asked when it is read
 
 
 class _RemoteWalk(_Walk):
@@ -214,7 +233,7 @@ def list_folder(path: str | os.PathLike[str], setting: str = "data.path") -> Fol
     classes = json.loads(arrays["classes"].item())
     labels = None if classes is None else arrays["labels"]
     left_out = json.loads(arrays["left_out"].item())
-    return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes, left_out)
+    return FolderListing(Texts(arrays["blob"], arrays["ends"]), labels, classes, arrays["too_large"], left_out)
 
 
 def _remembered(path: str | os.PathLike[str], setting: str) -> Arrays:
@@ -254,11 +273,13 @@ def _listed(walk: _Walk, root: str, path: object) -> Arrays:
         remedy = f"give a folder of files that end in {' '.join(sorted(ENDINGS))}"
         raise ValueError(_unusable(setting, path, f"holds no images{others}", remedy))
     texts = Texts.of(files)
+    large = {os.fsencode(file) for file in walk.too_large}
     return {
         "blob": texts.blob,
         "ends": texts.ends,
         "labels": np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         "classes": np.array(json.dumps(None if flat else classes)),
+        "too_large": np.array([number for number, file in enumerate(files) if large and file in large], np.int64),
         "left_out": np.array(json.dumps(dict(walk.left_out.most_common()))),
     }
 

@@ -18,6 +18,7 @@ from lut_tf.data.reading.listing import Listing, list_data
 from lut_tf.data.reading.pillow import decode_with_pillow
 from lut_tf.data.reading.public import SplitListing, open_split
 from lut_tf.data.reading.records import RecordListing
+from lut_tf.data.reading.remote import is_remote
 
 
 class Source(Protocol):
@@ -127,10 +128,12 @@ class ImageFolder:
         self.labels, self.classes, self.files = listing.labels, listing.classes, listing.files
         self.damage = DamageLog(len(self.files), damaged_share, setting)
         self._apply_exif, self._bits = apply_exif, bits
+        self._remote = len(self.files) > 0 and is_remote(self.files[0])
         # One long text and where its pieces end: a million separate ones take a hundred bytes more each.
         with tf.device("CPU:0"):
             self._paths = tf.constant(self.files.blob.tobytes())
             self._ends = tf.constant(np.concatenate([[0], self.files.ends]))
+            self._too_large = tf.constant(listing.too_large)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -143,8 +146,12 @@ class ImageFolder:
     def _native(self, index: tf.Tensor) -> tf.Tensor:
         start, end = self._ends[index], self._ends[index + 1]
         path = tf.strings.substr(self._paths, start, end - start)
-        # Python, for TensorFlow would read files of any size: 0.1 ms more, against some for the decoding.
-        content = tf.ensure_shape(tf.numpy_function(read_file, [path], tf.string), [])
+        if self._remote:  # its size is not known before: Python reads so much and no more
+            content = tf.ensure_shape(tf.numpy_function(read_file, [path], tf.string), [])
+        else:
+            unread = tf.debugging.assert_equal(tf.reduce_any(self._too_large == index), False)
+            with tf.control_dependencies([unread]):
+                content = tf.io.read_file(path)
         return decode_with_tensorflow(content, self._apply_exif)
 
     def _rescue(self, index: np.int64) -> NDArray[np.uint8]:

@@ -67,8 +67,8 @@ def test_a_program_in_postscript_is_not_started(tmp_path: Path, monkeypatch: pyt
 def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(picture(), "JPEG"))
     (tmp_path / "b.png").write_bytes(png(7))
-    source = ImageFolder(tmp_path, damaged_share=0.5)  # lists without asking for sizes, a request each on network disks
     os.truncate(tmp_path / "a.jpg", MAX_BYTES + 1)  # takes no room on the disk
+    source = ImageFolder(tmp_path, damaged_share=0.5)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert read(source, 0)[0].max() == 7 and source.damage.counts == {"too large": 1}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_BYTES / 1024 / 2
