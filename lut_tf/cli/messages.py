@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from lut_tf.config.reading import unknown_option
+from lut_tf.config.types import WORDS
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,8 +42,9 @@ class Parser(argparse.ArgumentParser):
         """
         if found := re.match(r"argument (\S+?): expected .*", message):
             raise ValueError(f"{found[1]} has no value: give {found[1]}=VALUE; {self.more}")
-        if found := re.match(r"argument (\S+?): invalid int value: '(.*)'", message):
-            raise ValueError(f"{found[1]}={found[2]} is of the wrong type: give a whole number")
+        if found := re.match(r"argument (\S+?): invalid (int|float) value: '(.*)'", message):
+            kind = WORDS[{"int": int, "float": float}[found[2]]]
+            raise ValueError(f"{found[1]}={found[3]} is of the wrong type: give {kind}")
         if found := re.match(r"argument (\S+?): invalid choice: '(.*?)' \(choose from (.*)\)", message):
             raise ValueError(f"{found[1]}={found[2]} is not known: give one of {found[3].replace(chr(39), '')}")
         if found := re.match(r"the following arguments are required: (.*)", message):

@@ -34,7 +34,7 @@ SHOTS = (1, 5)
 def measure(
     features: Features, bank: Source, queries: Source, wanted: ProbeConfig, few_shot: bool = False
 ) -> dict[str, float]:
-    """Return the accuracies `knn` and `linear` of some features.
+    """Return accuracies of some features: `knn` and `linear`, and with few labels.
 
     Args:
         features: maps a labelled source and (N,) indices to (N, D) features.

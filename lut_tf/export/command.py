@@ -16,7 +16,7 @@ from lut_tf.export.saved_model import check_saved_model_target, to_saved_model
 from lut_tf.export.verify import check_file, verify
 from lut_tf.paths import check_path, spelled_out
 from lut_tf.startup import import_tensorflow
-from lut_tf.training.run_directory import RunFiles, Saved, find_saved
+from lut_tf.training.run_directory import RunFiles, Saved, find_saved, is_through, steps_in
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
@@ -114,8 +114,8 @@ def find_encoder(source: str | os.PathLike[str], step: int | None = None) -> Pat
     if step is not None and not given.is_dir():
         raise ValueError(f"step={step} is for a run directory, and source={given} is none: leave it out")
     path = RunFiles(given).encoder if given.is_dir() else given
-    if given.is_dir() and (step is not None or not path.is_file()):
-        if step is None and not RunFiles(given).checkpoints.is_dir():
+    if given.is_dir() and (step is not None or not (path.is_file() and is_through(RunFiles(given)))):
+        if step is None and not steps_in(RunFiles(given).checkpoints) and not RunFiles(given).weights.is_file():
             reason = f"holds no {path.name} and no checkpoints"
             raise FileNotFoundError(f"source={given} {reason}: give a run directory or an encoder's .keras file")
         return find_saved(given, step)
@@ -146,7 +146,7 @@ def load_encoder(path: Path | Saved) -> ViTEncoder:
 
     if isinstance(path, Saved):
         found = load_run(path, other_step(path))
-        if path.step is None:
+        if path.step is None and found.step is not None:
             logger.warning("%s is not finished: %s is taken", path.files.root, found.origin)
         return found.model.encoder
     try:

@@ -42,7 +42,8 @@ def pretrain(
         listing: what `preflight` returned for this configuration; None has it checked here.
         callbacks: Keras callbacks of your own, for Weights & Biases, MLflow and the like. They see what `fit` tells any
             callback, probes included; a run that goes on inside an epoch calls `fit` twice. One with an
-            `on_train_batch_end` makes the host wait for the device at each step. On several hosts: the chief's.
+            `on_train_batch_end` makes the host wait for the device at each step. On several hosts: the chief's, and the
+            end of an epoch is when one may set `stop_training`; all hosts then stop within ten steps, saved.
 
     Raises:
         ValueError, FileNotFoundError, PermissionError: a mistake in the configuration, in one line, before anything

@@ -211,7 +211,7 @@ class MetricsLog(keras.callbacks.Callback):
 
     def _write(self) -> None:
         """Append the lines that wait, whole or not at all."""
-        size = self._path.stat().st_size
+        size = self._path.stat().st_size if self._path.exists() else 0
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(self._waiting)

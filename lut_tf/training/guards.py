@@ -169,10 +169,17 @@ class SaveCheckpoint(BetweenSteps):
         if self._hosts > 1 and self._request.number:
             self.model.ask_to_stop()
 
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Have every host stop, and not this one alone, where a callback wants no more: the others would wait."""
+        if self._hosts > 1 and self.model.stop_training:
+            self.model.stop_training = False
+            self.model.ask_to_stop()
+        super().on_epoch_end(epoch, logs)
+
     def after_step(self, epoch_ends: bool) -> None:
         """Save if it is time; stop if one of the hosts was asked to."""
         stop = self._asked_to_stop(epoch_ends)
-        due = any(self.step % interval == 0 for interval in self._intervals)
+        due = any(self.step % interval == 0 for interval in self._intervals) or self.model.stop_training
         wait = 60 * self._settings.every_minutes
         # By the clock only at the steps at which every host looks: their clocks differ, and the guard may stop the run.
         late = wait and self.looks(epoch_ends) and time.monotonic() - self._saved_at >= wait

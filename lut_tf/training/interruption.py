@@ -31,7 +31,7 @@ class Interrupted(Stopped):
     """
 
     def __init__(self, number: int, step: int, saved: bool = True) -> None:
-        why = signal.Signals(number).name if number else "another host"
+        why = signal.Signals(number).name if number else "another host, or a callback"
         which = "which is saved" if saved else "which could not be saved"
         super().__init__(f"stopped by {why} after step {step}, {which}: start again to go on")
         self.status = 128 + (number or signal.SIGTERM)

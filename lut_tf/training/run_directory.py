@@ -130,8 +130,8 @@ class Saved(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether the weights are those that the run left when it was through."""
-        return self.step is None and self.files.weights.is_file()
+        """Whether the weights are those that the run left when it was through; see `is_through`."""
+        return self.step is None and self.files.weights.is_file() and is_through(self.files)
 
 
 def find_saved(run_dir: str | os.PathLike[str], step: int | None = None, setting: str = "source") -> Saved:
@@ -159,6 +159,17 @@ def find_saved(run_dir: str | os.PathLike[str], step: int | None = None, setting
             "something"
         )
     return Saved(files, config, step)
+
+
+def is_through(files: RunFiles) -> bool:
+    """Tell whether the networks that lie in a run's directory are its last, and no checkpoint is of a later start.
+
+    A run that a callback has stopped leaves its networks and goes on when it is started again; and where checkpoints
+    were removed a run begins anew beside those of the one before. Without checkpoints there is nothing else.
+    """
+    steps, facts = steps_in(files.checkpoints), _facts(files)
+    epochs, of_each = facts.get("epochs"), facts.get("steps_per_epoch")
+    return not (steps and isinstance(epochs, int) and isinstance(of_each, int)) or steps[-1] >= epochs * of_each
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -256,8 +267,10 @@ def with_own_settings(words: list[str]) -> list[str]:
     files = RunFiles(Path(spelled_out(given.run_dir)))
     if not os.path.isfile(files.config):  # also where the path is too long to be asked about
         return words
-    read_saved(files, Config, f"run_dir={given.run_dir!r}", _GO_ON)
-    return ["--config", str(files.config), *words]
+    saved = read_saved(files, Config, f"run_dir={given.run_dir!r}", _GO_ON)
+    written = from_yaml(files.config.read_text(encoding="utf-8"))
+    since = [f"--{name}={show(get_setting(saved, name))}" for name in differences(written, saved)]
+    return ["--config", str(files.config), *since, *words]
 
 
 def same_place(one: Any, other: Any) -> bool:

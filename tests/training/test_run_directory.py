@@ -122,3 +122,11 @@ def test_a_checkpoint_of_another_network_without_its_configuration(tmp_path: Pat
     with pytest.raises(ValueError, match=said):
         pretrain(small(tmp_path, encoder__width=32, logging__tensorboard=False, probe__before_and_after=False))
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_run_begun_before_a_setting_goes_on_by_its_directory_alone(tmp_path: Path) -> None:
+    """As it went without it: photographs that a run has seen lying are not shown to it upright."""
+    config = small(tmp_path, data__source="image_folder", data__path=str(tmp_path), data__apply_exif=False)
+    (tmp_path / "config.yaml").write_text(to_yaml(config).replace("  apply_exif: false\n", ""))
+    words = with_own_settings(["--run_dir", str(tmp_path)])
+    assert words == ["--config", str(tmp_path / "config.yaml"), "--data.apply_exif=false", "--run_dir", str(tmp_path)]
