@@ -28,7 +28,7 @@ def test_doctor_prints_what_a_report_needs(capsys: pytest.CaptureFixture[str], m
     assert out.splitlines()[-1].startswith("replicas: OK, 3 steps on 1 and on 2 halves of the CPU")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_missing_division_by_the_replicas_is_seen(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

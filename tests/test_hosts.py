@@ -242,7 +242,7 @@ def test_two_hosts_are_stopped_lose_one_another_and_one_host_ends_the_run(tmp_pa
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_hosts_that_disagree_are_refused(tmp_path: Path) -> None:
     """Directories that they do not share, and with them other settings: status 2 and one line from each."""
     for output in finish(start_hosts([tmp_path / "a", tmp_path / "b"]), expected=2):

@@ -173,8 +173,8 @@ def fill_the_disk(process: subprocess.Popen[str], full: bool) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1024 if full else hard, hard))
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize("on_failure", ["stop", pytest.param("continue", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("on_failure", ["stop", "continue"])
 def test_a_full_disk_stops_the_run_in_one_line_or_is_waited_out(whole: Path, tmp_path: Path, on_failure: str) -> None:
     """`stop`: status 1, the line names the last good checkpoint. `continue`: with room again, nothing is missing.
 

@@ -194,7 +194,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(
                 assert np.isfinite(value).all(), name
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_replicas(whole: RunResult, tmp_path: Path) -> None:
     """Stopped inside an epoch on 2 replicas, ended on 1: the same steps, the same batches, the same losses (1e-4)."""
     moved = small(tmp_path / "moved", epochs=3, probe__every=0, checkpoint__every_steps=4)

@@ -45,9 +45,8 @@ def test_a_wrong_rectangle_is_refused(size: tuple[int, ...], message: str, tmp_p
 @pytest.mark.medium
 def test_a_run_on_rectangles(tmp_path: Path) -> None:
     """Trained, probed, drawn and exported; served files take the rectangle and no other."""
-    pretrain(
-        small(tmp_path / "run", epochs=1, encoder__image_size=(16, 8), views__padding=2, logging__tensorboard=False)
-    )
+    less = {"probe__before_and_after": False, "logging__tensorboard": False}
+    pretrain(small(tmp_path / "run", epochs=1, encoder__image_size=(16, 8), views__padding=2, **less))
     (line,) = lines(tmp_path / "run")
     assert {"reconstruction", "context", "probe_knn"} <= line.keys()
     assert imread(next((tmp_path / "run" / "pictures").glob("*.png"))).ndim == 3
