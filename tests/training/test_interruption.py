@@ -123,7 +123,7 @@ def test_the_status_is_the_shells(tmp_path: Path) -> None:
     assert Interrupted(signal.SIGINT, 3).status == 130
     assert Interrupted(signal.SIGTERM, 3).status == 143
     assert Interrupted(0, 3).status == 143
-    assert "stopped by another host after step 3, which is saved" in str(Interrupted(0, 3))
+    assert "stopped by another host, or a callback after step 3, which is saved" in str(Interrupted(0, 3))
     assert "could not be saved" in str(Interrupted(signal.SIGINT, 3, saved=False))
 
 
