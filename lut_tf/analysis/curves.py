@@ -27,7 +27,7 @@ def _plot(axes: Axes, lines: list[dict[str, float]], names: dict[str, str], **st
         if points:
             axes.plot(*zip(*points, strict=True), label=label, **style)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
 
 
@@ -58,7 +58,7 @@ def draw_curves(metrics: Path, path: Path, baselines: dict[str, dict[str, float]
         axes[1].legend(fontsize=8)
     if parts is LOSSES:
         figure.supxlabel(
-            "context falls while the teacher says nearly the same of all images, "
+            "context falls while the teacher says nearly the same of all images,\n"
             "rises as it learns to tell them apart, and falls as the student follows",
             fontsize=7.5,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from keras import ops
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -56,7 +57,13 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         parallel_calls=config.data.parallel_calls,
         hosts=size // share,
     )
-    batch = {name: value[:images] for name, value in next(dataset.as_numpy_iterator()).items()}
+    try:
+        batch = {name: value[:images] for name, value in next(dataset.as_numpy_iterator()).items()}
+    except tf.errors.OpError:
+        damage = getattr(source, "damage", None)
+        if damage is not None and damage.end is not None:  # said in one line, as a run says it
+            raise damage.end from None
+        raise
     plans = method.plans(batch["noise"], config.method.visible(patches))
     draw_views(batch, plans, config.encoder.grid, path, f"step {step} of {config.data.source}, seed {config.seed}")
 

@@ -15,7 +15,7 @@ from lut_tf.analysis.reconstruction import draw_reconstructions
 from lut_tf.config import Config
 from lut_tf.data.batches.pretraining import pretraining_dataset
 from lut_tf.data.reading.listing import Listing
-from lut_tf.data.reading.sources import Source, open_sources
+from lut_tf.data.reading.sources import Parts, Source, open_sources
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.build import build_model
 from lut_tf.tasks.build import compile_model
@@ -68,7 +68,9 @@ def pretrain(
         if run.host.chief:
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
             facts[EVALUATION_IMAGES] = listing.evaluation_digest
-            notes = (start, probes.said, listing.left_out and f"left out: {listing.left_out}")
+            notes = [start, probes.said, listing.left_out and f"left out: {listing.left_out}"]
+            if listing.evaluation is not None and listing.evaluation_digest == listing.digest:
+                notes.append("the evaluation images are the training images: the figures say nothing of new ones")
             run.announce(facts, announcement(facts, config.run_dir, *notes))
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
@@ -77,7 +79,7 @@ def pretrain(
         run.train(
             batches,
             measures=[Probe(lambda: probes.while_training(model.encoder), probes.every)],
-            others=[_pictures(config, model, plan, parts.validation or parts.train, files), *callbacks],
+            others=[_pictures(config, model, plan, parts, files), *callbacks],
         )
         if complete:  # what is there and whole is not written again
             rows = probes.completed(model.encoder, rows)
@@ -110,8 +112,9 @@ def _batches(
     )
 
 
-def _pictures(config: Config, model: MaskedImageModel, plan: Plan, source: Source, files: RunFiles) -> Pictures:
-    """Return the callback that draws the reconstructions of a fixed batch."""
+def _pictures(config: Config, model: MaskedImageModel, plan: Plan, parts: Parts, files: RunFiles) -> Pictures:
+    """Return the callback that draws the reconstructions of a fixed batch, of images never seen where there are any."""
+    source, part = (parts.train, "training") if parts.validation is None else (parts.validation, "validation")
     count = min(config.logging.pictures, len(source))
 
     @cache
@@ -119,7 +122,7 @@ def _pictures(config: Config, model: MaskedImageModel, plan: Plan, source: Sourc
         return next(iter(_batches(config, model, plan, source, 0, Host(), steps=1, batch_size=count)))
 
     def draw(path: Path) -> None:
-        draw_reconstructions(model, batch(), path, f"{files.root.name}, {path.stem.replace('_', ' ')}")
+        draw_reconstructions(model, batch(), path, f"{files.root.name}, {path.stem.replace('_', ' ')}, {part} images")
 
     return Pictures(
         draw,

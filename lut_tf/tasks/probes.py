@@ -87,8 +87,8 @@ class Probes:
         if not self.possible:
             return f"no probes: {self.why_none}"
         lines = []
-        if self.every:
-            lines.append(f"probe_… every {self.every} epochs on {self._asked(self.parts.validation)}")
+        if 0 < self.every <= self.config.epochs:
+            lines.append(f"k-NN and linear every {self.every} epochs on {self._asked(self.parts.validation)}")
         if self._wanted:
             lines.append(f"the closing table on {self._asked(self.final)}")
         return f"probes: {'; '.join(lines)}" if lines else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,9 @@ class RunResult:
             "reconstructions": pictures[-1] if pictures else None,
             "curves": self.files.curves,
             "metrics": self.files.metrics,
-            "TensorBoard": f"tensorboard --logdir {self.files.root}" if self.files.tensorboard.exists() else None,
+            "TensorBoard": f"tensorboard --logdir {shlex.quote(str(self.files.root))}"
+            if self.files.tensorboard.exists()
+            else None,
         }
         lines = [table(self.probes, self.probed_on), self.explanation, ""] if self.probes else []
         return "\n".join(["", *lines, *(f"{name + ':':<17}{path}" for name, path in opens.items() if path)])

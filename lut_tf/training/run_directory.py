@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -351,7 +352,7 @@ def _refuse_others(config: RunConfig, saved: RunConfig, changed: list[str]) -> N
     files = RunFiles(Path(config.run_dir))
     whole = _has_weights(files)
     starts = whole and hasattr(config, "init_from") and not any(name.startswith("encoder.") for name in changed)
-    more = f" (with --init_from {config.run_dir} it starts from these weights)" if starts else ""
+    more = f" (with --init_from {shlex.quote(config.run_dir)} it starts from these weights)" if starts else ""
     raise ValueError(
         f"run_dir={config.run_dir!r} holds a run of another configuration ({listed}): "
         f"give another --run_dir{more}, or the old value{'s' if len(changed) > 1 else ''}"

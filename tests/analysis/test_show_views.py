@@ -74,3 +74,13 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--to=zip is no format: give one of array_record, tfrecord" in capsys.readouterr().err
     assert cli.main(["prepare", ".", "--shards", "-1"]) == 2
     assert "--shards=-1 is out of range" in capsys.readouterr().err
+
+
+@pytest.mark.medium
+def test_too_many_damaged_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(tmp_path / "photos", "1.png", "2.png")
+    (tmp_path / "photos" / "0.jpg").touch()
+    words = ["show-views", "--data.source", "image_folder", "--data.path", str(tmp_path / "photos"), *DIGITS]
+    assert cli.main([*words, "--images", "2", "--output", str(tmp_path / "views.png")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lut-tf: error: data.path") and len(error.strip().splitlines()) == 1
