@@ -30,7 +30,7 @@ class Enough(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_that_a_callback_has_stopped_is_saved_and_goes_on(tmp_path: Path) -> None:
     """Also where epochs are not saved otherwise; what it left counts until there is something newer."""
     config = small(tmp_path / "run", epochs=3, **QUICK)
