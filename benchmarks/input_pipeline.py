@@ -66,7 +66,7 @@ def host(args: argparse.Namespace) -> Iterator[Any]:
 
     return iter(
         pretraining_dataset(
-            ImageFolder(args.folder),
+            ImageFolder(args.folder, apply_exif=False),  # as the ImageNet recipes, and as the peer
             batch_size=BATCH,
             image_size=SIZE,
             views=ViewsConfig(crop=args.crop),
@@ -87,7 +87,7 @@ def stages(args: argparse.Namespace) -> Iterator[Row]:
     from lut_tf.data.views.crops import evaluation_view, training_views
     from lut_tf.data.views.draws import draw
 
-    source = ImageFolder(args.folder)
+    source = ImageFolder(args.folder, apply_exif=False)
     count, views = min(len(source), 64), ViewsConfig(crop=args.crop)
     pictures = [source.image(tf.constant(i, tf.int64)) for i in range(count)]
     shapes = tf.stack([tf.shape(picture) for picture in pictures])

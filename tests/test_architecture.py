@@ -22,7 +22,7 @@ ROWS = [
 ]
 WITHOUT_TENSORFLOW = [
     "config", "cli", "models", "methods", "step/trainable.py", "step/means.py", "tasks/preflight.py",
-    "training/schedules.py", "training/run_directory.py", "writing.py", "paths.py",
+    "training/schedules.py", "training/run_directory.py", "training/going_on.py", "writing.py", "paths.py",
 ]  # fmt: skip
 # What the answer to a mistake goes through: a module of these imports nothing heavy outside of a function.
 QUICK = [
@@ -30,6 +30,7 @@ QUICK = [
     "cli",
     "tasks/preflight.py",
     "training/run_directory.py",
+    "training/going_on.py",
     "writing.py",
     "paths.py",
     "errors.py",

@@ -28,7 +28,7 @@ from lut_tf.config import (
     validate,
 )
 from lut_tf.tasks.preflight import preflight
-from lut_tf.training.run_directory import check_run_dir
+from lut_tf.training.going_on import check_run_dir
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -11,7 +11,6 @@ from lut_tf.cli.verb import Verb
 from lut_tf.config import config_from, validate
 from lut_tf.paths import check_path, spelled_out
 from lut_tf.startup import import_tensorflow
-from lut_tf.training.run_directory import with_own_settings
 from lut_tf.writing import nearest_existing
 
 
@@ -63,5 +62,5 @@ VERB = Verb(
     run,
     "[--output PNG] [--images N] [--step N] [--config FILE] [--setting value] ...",
     "show-views --config configs/digits.yaml --output views.png",
-    complete=with_own_settings,
+    complete=train.with_own_settings,
 )

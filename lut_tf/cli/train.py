@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from lut_tf.cli.verb import Verb
-from lut_tf.config import add_config_arguments, config_from
+from lut_tf.config import Config, add_config_arguments, config_from, differences, from_yaml, get_setting, show
+from lut_tf.paths import spelled_out
 from lut_tf.startup import import_tensorflow
-from lut_tf.training.run_directory import with_own_settings
+from lut_tf.training.run_directory import GO_ON, RunFiles, read_saved
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,6 +28,30 @@ def run(arguments: Namespace) -> None:
     from lut_tf.tasks.pretrain import pretrain
 
     print(pretrain(config, listing).summary())
+
+
+def with_own_settings(words: list[str]) -> list[str]:
+    """Have a command that names a run's directory, and no file of settings, begin with the settings of that run.
+
+    Args:
+        words: of a command that takes the settings of a pre-training run.
+
+    Raises:
+        ValueError: the run's settings cannot be read.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config", "--run_dir"):
+        parser.add_argument(option, nargs="?")
+    given, _ = parser.parse_known_args(words)
+    if given.run_dir is None or "--config" in {word.split("=", 1)[0] for word in words}:
+        return words
+    files = RunFiles(Path(spelled_out(given.run_dir)))
+    if not os.path.isfile(files.config):  # also where the path is too long to be asked about
+        return words
+    saved = read_saved(files, Config, f"run_dir={given.run_dir!r}", GO_ON)
+    written = from_yaml(files.config.read_text(encoding="utf-8"))
+    since = [f"--{name}={show(get_setting(saved, name))}" for name in differences(written, saved)]
+    return ["--config", str(files.config), *since, *words]
 
 
 VERB = Verb(

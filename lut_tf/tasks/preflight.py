@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lut_tf.config import Config, check_tf_config, validate
 from lut_tf.errors import told_together
 from lut_tf.tasks.initial import find_initial
-from lut_tf.training.run_directory import check_run_dir, check_same_images
+from lut_tf.training.going_on import check_run_dir, check_same_images
 
 if TYPE_CHECKING:
     from lut_tf.data.reading.listing import Listing

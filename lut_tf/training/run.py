@@ -26,9 +26,10 @@ from lut_tf.step import TrainableModel
 from lut_tf.training import callbacks, guards
 from lut_tf.training.agreement import check_agreement
 from lut_tf.training.checkpoint import Checkpoints
+from lut_tf.training.going_on import has_begun
 from lut_tf.training.interruption import Hold, StopRequest, holder, locked, stop_requests
 from lut_tf.training.plan import Plan, Stretch
-from lut_tf.training.run_directory import IMAGES, RunFiles, has_begun, newest, steps_in
+from lut_tf.training.run_directory import IMAGES, RunFiles, newest, steps_in
 from lut_tf.training.strategy import Host, build_strategy, distribute, this_host
 from lut_tf.writing import remove_unfinished, write_text
 

@@ -34,10 +34,11 @@ from lut_tf.data import digits, finetuning_dataset
 from lut_tf.data.batches.order import step_indices
 from lut_tf.step import TrainableModel
 from lut_tf.tasks.pretrain import pretrain
+from lut_tf.training.going_on import check_run_dir
 from lut_tf.training.guards import LOOK_EVERY, NonFiniteLoss
 from lut_tf.training.plan import Plan, Stretch
 from lut_tf.training.run import Run
-from lut_tf.training.run_directory import RunFiles, check_run_dir
+from lut_tf.training.run_directory import RunFiles
 from lut_tf.training.strategy import Host
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -10,11 +10,12 @@ import pytest
 from runs import has_saved, small
 
 from lut_tf.cli.program import main
+from lut_tf.cli.train import with_own_settings
 from lut_tf.config import to_yaml
 from lut_tf.errors import Stopped
 from lut_tf.tasks.preflight import preflight
 from lut_tf.tasks.pretrain import pretrain
-from lut_tf.training.run_directory import RunFiles, with_own_settings
+from lut_tf.training.run_directory import RunFiles
 
 
 @pytest.mark.parametrize(
