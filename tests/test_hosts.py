@@ -212,7 +212,7 @@ def stop_one_of_two(run_dir: Path) -> int:
     return step
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_signal_to_one_host_stops_and_saves_both(tmp_path: Path) -> None:
     assert stop_one_of_two(tmp_path / "run")
 

@@ -203,11 +203,8 @@ def test_the_momentum_is_in_one_place() -> None:
     assert again.momentum == again.settings.momentum == 0.9
 
 
-POLICIES = ("mixed_bfloat16", "mixed_float16")
-
-
 @pytest.mark.medium
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_one_precision_for_all_parts_wherever_it_is_given(policy: str, tmp_path: Path) -> None:
     """On the encoder, on the preset, or in a file: all parts compute in it, and float16 gets its loss scaling."""
     made = {

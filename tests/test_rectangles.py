@@ -42,7 +42,7 @@ def test_a_wrong_rectangle_is_refused(size: tuple[int, ...], message: str, tmp_p
         validate(small(tmp_path, encoder__image_size=size, views__padding=2))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_on_rectangles(tmp_path: Path) -> None:
     """Trained, probed, drawn and exported; served files take the rectangle and no other."""
     less = {"probe__before_and_after": False, "logging__tensorboard": False}

@@ -199,7 +199,7 @@ def test_a_hook_comes_before_each_stretch_and_changes_no_number(tmp_path: Path) 
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("allowed", [0, 2])
+@pytest.mark.parametrize("allowed", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_bad_steps_are_named_though_the_host_looks_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, allowed: int
 ) -> None:
