@@ -147,8 +147,10 @@ class ViTEncoder(keras.Model):
 
     def _tokens(self, name: str, count: int) -> Any:
         """Return a variable (1, count, D), or None where there are none."""
+        if not count:  # no initialiser either: to make one takes a seed, and all weights after it would be others
+            return None
         normal = keras.initializers.RandomNormal(stddev=0.02)
-        return self.add_weight(shape=(1, count, self.width), initializer=normal, name=name) if count else None
+        return self.add_weight(shape=(1, count, self.width), initializer=normal, name=name)
 
     def embed(self, images: Any, ids: Any = None) -> Any:
         """Embed patches: first choose, then project, so that masked patches cost nothing.
