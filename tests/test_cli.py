@@ -88,6 +88,7 @@ MISTAKES = [
     (f"--run_dir {'a' * 256}", "run_dir='aaa", "give a shorter run_dir"),
     ("--run_dir ~nobody-at-all/a", "run_dir='~nobody-at-all/a'", "give ./~nobody-at-all/a"),
     ("--run_dir gs://bucket/a", "run_dir='gs://bucket/a'", "a local or mounted folder"),
+    ("--run_dir no/run/here", "run_dir='no/run/here' holds no run", "or --config FILE too"),
 ]
 
 

@@ -99,6 +99,7 @@ def disturbed(network: Any) -> Any:
     return network
 
 
+@pytest.mark.medium
 def test_its_configuration_builds_it_again(contract: Contract) -> None:
     """Through JSON: the same configuration, the same weights by name and shape, the same of them trained."""
     network = contract.make()
@@ -111,6 +112,7 @@ def test_its_configuration_builds_it_again(contract: Contract) -> None:
     assert shapes(again) == shapes(network)
 
 
+@pytest.mark.medium
 def test_saved_and_loaded_it_computes_the_same(contract: Contract, tmp_path: Path) -> None:
     """Bit for bit, teacher and running statistics included. A head is no model of its own: Keras saves it in one."""
     network = disturbed(contract.make())
@@ -130,6 +132,7 @@ def test_saved_and_loaded_it_computes_the_same(contract: Contract, tmp_path: Pat
         assert float(again.momentum_at(3)) == float(network.momentum_at(3))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_each_precision_keeps_float32_where_it_counts(contract: Contract, precision: str) -> None:
     """Weights float32; losses float32 and finite; a network's output in the precision's compute type."""
@@ -144,6 +147,7 @@ def test_each_precision_keeps_float32_where_it_counts(contract: Contract, precis
         assert {network.encoder.compute_dtype, network.decoder.compute_dtype} == {computed}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "precision"),
     [("LUT", "mixed_bfloat16"), ("LUT", "mixed_float16"), *((name, "float32") for name in METHODS)],

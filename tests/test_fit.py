@@ -129,6 +129,7 @@ def test_accumulated_parts_equal_the_whole_batch_where_no_batch_norm_is() -> Non
     np.testing.assert_allclose(model1.encoder.class_token.numpy(), model2.encoder.class_token.numpy(), atol=1e-6)
 
 
+@pytest.mark.medium
 def test_metrics_have_their_names_and_are_undivided() -> None:
     """The epoch's `loss` is the mean of compute_losses' total over the batches, whatever is done for the gradient."""
     model, data = lut(norm="layer"), dataset(2 * BATCH)
@@ -178,6 +179,7 @@ def test_the_optimizers_own_accumulation_is_refused() -> None:
         lut().compile(keras.optimizers.AdamW(1e-3, gradient_accumulation_steps=4))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 0.99, -0.5])
 def test_a_mask_that_hides_all_or_nothing_is_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="mask_ratio"):
@@ -238,7 +240,7 @@ def test_a_run_with_a_skipped_step_equals_the_run_without_it() -> None:
     assert runs[0][1] == runs[1][1]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("replicas", "clip_norm"),
     [(2, 0.0), *(pytest.param(*other, marks=pytest.mark.slow) for other in ((1, 0.0), (1, 1.0), (2, 1.0)))],
@@ -277,7 +279,7 @@ def test_a_float16_gradient_that_overflows_in_one_replica_is_skipped_by_all(repl
             np.testing.assert_array_equal(copies[0].numpy(), copy.numpy(), err_msg=variable.path)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_scale_that_is_far_too_large_comes_down() -> None:
     """From 2^40 float16's scale is halved step by step, the weights waiting, until the gradients fit."""
     model = lut(momentum=0.9, dtype="mixed_float16")

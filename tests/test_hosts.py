@@ -130,7 +130,7 @@ def assert_the_same(trained: dict[str, np.ndarray], one: str, other: str, tolera
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(a), name
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_ten_steps_on_two_hosts_are_the_same(trained: dict[str, np.ndarray]) -> None:
     assert_the_same(trained, "all1", "all_hosts", 1e-5)
 
@@ -166,7 +166,7 @@ def assert_clipped(trained: dict[str, np.ndarray], one: str, other: str) -> None
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a), name
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_whole_gradient_of_hosts_is_clipped(trained: dict[str, np.ndarray]) -> None:
     assert_clipped(trained, "accumulated1", "all_hosts")
 

@@ -98,7 +98,7 @@ def test_a_loaded_method_trains_on_as_if_it_had_not_been_saved(tmp_path: Path) -
         np.testing.assert_array_equal(expected.numpy(), found.numpy(), err_msg=expected.path)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_file_loads_in_a_new_process_that_imports_the_package(encoder: ViTEncoder, tmp_path: Path) -> None:
     encoder.save(tmp_path / "encoder.keras")
     code = f"import keras, lut_tf; print(type(keras.saving.load_model({str(tmp_path / 'encoder.keras')!r})).__name__)"
@@ -109,6 +109,7 @@ def test_a_file_loads_in_a_new_process_that_imports_the_package(encoder: ViTEnco
     assert ended.stdout.strip() == "ViTEncoder"
 
 
+@pytest.mark.medium
 def test_images_become_batches_in_one_line() -> None:
     """`fit` learns from an array; each epoch shows other views, and the whole is `pretraining_dataset`'s."""
     images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
@@ -133,12 +134,13 @@ def test_the_summary_has_names_and_shapes(capsys: pytest.CaptureFixture[str]) ->
     assert "?" not in text and "vi_t" not in text
 
 
+@pytest.mark.medium
 def test_a_preset_takes_a_name() -> None:
     assert ViTEncoder.from_preset("vit_tiny_patch16", image_size=32, name="mine").name == "mine"
     assert ViTEncoder.from_preset("vit_tiny_patch16", image_size=32).name == "encoder"
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_smaller_last_batch_weighs_its_images_alike() -> None:
     """Five images in two micro-batches: the update is that of the five at once; one image in two is refused.
 
@@ -173,6 +175,7 @@ def test_a_picture_under_xla_compiles_nothing() -> None:
     np.testing.assert_allclose(model.reconstruct(batch)["reconstruction"].shape, batch["view1"].shape)
 
 
+@pytest.mark.medium
 def test_keras_export_needs_no_call_before_it(tmp_path: Path) -> None:
     encoder = tiny_encoder()
     encoder.export(tmp_path / "model", verbose=False)
@@ -181,7 +184,7 @@ def test_keras_export_needs_no_call_before_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.serve(images), encoder(images), atol=1e-5)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_float16_gradient_that_stays_infinite_ends_as_a_bad_step() -> None:
     """The scale is halved down to 1 while it may be to blame; from there the step is bad, and nothing is learned."""
     model = tiny_lut(dtype="mixed_float16", momentum=0.9)

@@ -71,7 +71,7 @@ def kill(process: subprocess.Popen[str]) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_kill_during_a_save_and_a_signal_leave_the_same_run_bitwise(whole: Path, tmp_path: Path) -> None:
     """SIGKILL in a save of the first process, SIGTERM to the second, which is saved, then the end."""
     run_dir = tmp_path / "run"

@@ -34,6 +34,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.medium
 def test_checkpoints_come_back(place: Path) -> None:
     model = tiny_mae()
     model.compile("sgd", run_eagerly=True)

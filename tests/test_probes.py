@@ -47,6 +47,7 @@ def test_what_the_listing_tells_is_said(evaluation: ArraySource | None, tmp_path
     assert probes.said == "no probes: there is nothing" and probes.every == 0
 
 
+@pytest.mark.medium
 def test_figures_of_other_evaluation_images_are_measured_anew(tmp_path: Path) -> None:
     """What is learned does not change with them, but a table of two kinds of images would compare nothing."""
     path = tmp_path / "probes.json"

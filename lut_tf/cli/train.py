@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lut_tf.cli.verb import Verb
-from lut_tf.config import Config, add_config_arguments, config_from, differences, from_yaml, get_setting, show
+from lut_tf.config import Config, add_config_arguments, config_from, differences, from_yaml, get_setting, show, validate
 from lut_tf.paths import spelled_out
 from lut_tf.startup import import_tensorflow
 from lut_tf.training.run_directory import GO_ON, RunFiles, read_saved
@@ -37,16 +37,23 @@ def with_own_settings(words: list[str]) -> list[str]:
         words: of a command that takes the settings of a pre-training run.
 
     Raises:
+        FileNotFoundError: there is no run, and nothing is said that would begin one.
         ValueError: the run's settings cannot be read.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--config", "--run_dir"):
         parser.add_argument(option, nargs="?")
-    given, _ = parser.parse_known_args(words)
+    given, left = parser.parse_known_args(words)
     if given.run_dir is None or "--config" in {word.split("=", 1)[0] for word in words}:
         return words
     files = RunFiles(Path(spelled_out(given.run_dir)))
     if not os.path.isfile(files.config):  # also where the path is too long to be asked about
+        if not left:
+            validate(Config(run_dir=given.run_dir))
+            raise FileNotFoundError(
+                f"run_dir={given.run_dir!r} holds no run to go on with: give the folder of one, or --config FILE too, "
+                "to begin one there"
+            )
         return words
     saved = read_saved(files, Config, f"run_dir={given.run_dir!r}", GO_ON)
     written = from_yaml(files.config.read_text(encoding="utf-8"))

@@ -83,7 +83,7 @@ def announcement(facts: dict[str, Any], run_dir: str, *notes: str) -> str:
         f"  encoder {facts['encoder_parameters'] / 1e6:.2f} M parameters, "
         f"decoder {facts['decoder_parameters'] / 1e6:.2f} M; "
         f"{facts['visible_patches']} of {facts['patches']} patches visible\n"
-        f"  {facts['epochs']} epochs of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
+        f"  {facts['epochs']} epoch(s) of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
         f"{facts['devices']} device(s) × {facts['micro_batches']} micro-batch(es) × "
         f"{facts['images_per_device_and_micro_batch']}; "
         f"peak learning rate {facts['peak_learning_rate']:.3g}{more}"

@@ -63,7 +63,7 @@ def test_both_formats_the_table_and_the_comparison(run_dir: Path, small: ViTEnco
         verify_file(tmp_path / "out" / "encoder.onnx", tmp_path / "rectangle.keras")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_scripts_write_and_compare(run_dir: Path, small: ViTEncoder, tmp_path: Path) -> None:
     """Status 0 for a file that is right, 1 for one that is another encoder's; one line says why."""
     small.resized((32, 48)).save(tmp_path / "rectangle.keras")

@@ -25,6 +25,7 @@ def batch(encoder: ViTEncoder, size: int) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(size, *encoder.image_size, 3)).astype("float32")
 
 
+@pytest.mark.medium
 def test_the_report_is_the_files(onnx_report: Report) -> None:
     assert [path.name for path in onnx_report.path.parent.iterdir()] == ["encoder.onnx"]
     assert onnx_report.size == onnx_report.path.stat().st_size and onnx_report.batch_sizes == (1, 2, 7)
@@ -71,11 +72,13 @@ def test_openvino_runs_it(file: Path, encoder: ViTEncoder) -> None:
         np.testing.assert_allclose(compiled({"pixel_values": images})["tokens"], encoder(images), atol=1e-4)
 
 
+@pytest.mark.medium
 def test_a_rectangle_without_class_token(tmp_path: Path) -> None:
     bare = small_encoder(class_token=False, depth=1, image_size=(32, 48))
     assert list(to_onnx(bare, tmp_path / "bare.onnx").differences) == ["tokens", "pooled"]
 
 
+@pytest.mark.medium
 def test_register_tokens_layer_scale_and_a_small_epsilon(tmp_path: Path) -> None:
     """A class token is `cls` with register tokens behind it; without one there is none, though they come first."""
     settings = {"depth": 1, "register_tokens": 2, "layer_scale": True, "layer_norm_eps": 1e-12}
@@ -84,6 +87,7 @@ def test_register_tokens_layer_scale_and_a_small_epsilon(tmp_path: Path) -> None
         assert list(to_onnx(encoder, tmp_path / "encoder.onnx").differences) == outputs
 
 
+@pytest.mark.medium
 def test_mixed_precision_is_exported_in_float32(tmp_path: Path) -> None:
     mixed = small_encoder(dtype="mixed_bfloat16", depth=1)
     (tmp_path / "encoder.onnx").write_text("an earlier one, to be replaced")
@@ -96,6 +100,7 @@ def test_mixed_precision_is_exported_in_float32(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.medium
 def test_a_wrong_file_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(encoder: ViTEncoder) -> ViTEncoder:
         copy = float32_copy(encoder)

@@ -18,6 +18,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_saved_model_refuses_them(encoder: ViTEncoder, saved_model_report: Report, name: str) -> None:
     serve = tf.saved_model.load(str(saved_model_report.path)).signatures["serving_default"]

@@ -69,6 +69,7 @@ def test_openvino_converts_it(encoder: ViTEncoder, saved_model_report: Report) -
     np.testing.assert_allclose(compiled({"pixel_values": images})["tokens"], encoder(images), atol=1e-4)
 
 
+@pytest.mark.medium
 def test_a_rectangle_in_mixed_precision_without_class_token(tmp_path: Path) -> None:
     encoder = small_encoder(dtype="mixed_float16", class_token=False, depth=1, image_size=(32, 48))
     report = to_saved_model(encoder, tmp_path / "model")
@@ -95,6 +96,7 @@ def test_only_an_empty_directory_or_an_earlier_export_is_replaced(tmp_path: Path
     assert (target / "thesis.tex").exists()
 
 
+@pytest.mark.medium
 def test_a_wrong_file_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(encoder: ViTEncoder) -> ViTEncoder:
         copy = float32_copy(encoder)

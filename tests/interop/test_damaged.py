@@ -51,6 +51,7 @@ NO_WEIGHTS: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["pos_embed", "blocks.1.attn.qkv.weight"])
 @pytest.mark.parametrize("kind", NO_WEIGHTS)
 def test_what_is_no_weights_is_refused_by_name(name: str, kind: str) -> None:
@@ -60,6 +61,7 @@ def test_what_is_no_weights_is_refused_by_name(name: str, kind: str) -> None:
     refused(lambda: load_encoder(state, num_heads=HEADS), f"{name} {message}")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["decoder_norm.bias", "predictor.0.weight", "mask_token"])
 def test_nor_in_a_whole_model(name: str) -> None:
     state = to_reference(tiny_lut())
@@ -134,6 +136,7 @@ GAPS = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", GAPS)
 def test_depth_is_what_is_there(name: str) -> None:
     state = {**to_reference(tiny_lut()), name: np.ones(16, "float32")}

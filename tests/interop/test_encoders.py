@@ -36,6 +36,7 @@ def same(one: ViTEncoder, other: ViTEncoder) -> bool:
     return all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs) and one.image_size == other.image_size
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("positions", ["sincos", "learned"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -185,6 +186,7 @@ def test_timm_agrees(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours(x), theirs.forward_features(pixels).detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("target", ["out.keras", "out.safetensors", "out.pth"])
 @pytest.mark.parametrize("source", ["in.keras", "in.safetensors", "in.pth"])
 def test_convert(tmp_path: Path, source: str, target: str) -> None:

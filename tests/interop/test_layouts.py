@@ -79,6 +79,7 @@ LAYOUTS: dict[str, tuple[dict[str, Any], Callable[[Arrays], Arrays], float]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_published_layouts(name: str) -> None:
     """1e-4 of NumPy in float64, where tokens are so small that another epsilon of the norms would show."""
@@ -97,7 +98,7 @@ def test_published_layouts(name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["timm", "huggingface", "reference"])
-@pytest.mark.parametrize("registers", [0, 3])
+@pytest.mark.parametrize("registers", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_settings_survive_a_round_trip(tmp_path: Path, layout: str, registers: int) -> None:
     """The same tokens, bit for bit; a .keras and a Hugging Face folder remember the epsilon too."""
     state = timm_state(registers=registers, scale=True)
@@ -278,6 +279,7 @@ MEANS: dict[str, tuple[Callable[[Arrays], dict[str, Any]], tuple[float, ...]]] =
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", MEANS)
 def test_preprocessing_by_layout(kind: str) -> None:
     written, mean = MEANS[kind]
@@ -362,6 +364,7 @@ def mae_of_huggingface() -> tuple[MAE, Arrays]:
     return ours, named | huggingface_state(blocks, VIT, "decoder.", "decoder_layers")
 
 
+@pytest.mark.medium
 def test_a_whole_mae_of_hugging_face(tmp_path: Path) -> None:
     """Encoder and decoder, with the heads that its configuration tells; as an `MAE`, and in a `LUT`."""
     ours, state = mae_of_huggingface()
@@ -378,6 +381,7 @@ def test_a_whole_mae_of_hugging_face(tmp_path: Path) -> None:
         assert isinstance(load_reference(folder), LUT)
 
 
+@pytest.mark.medium
 def test_method_mae_leaves_heads_out() -> None:
     """Of a LUT's file it is encoder and decoder; of an encoder alone, the decoder is fresh."""
     ours = tiny_mae(ViTEncoder(32, 8, 32, 1, HEADS))
@@ -392,6 +396,7 @@ def test_method_mae_leaves_heads_out() -> None:
             load_reference(held, **{"method": "mae", **settings})
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("grid", "asked", "made_for"),
     [

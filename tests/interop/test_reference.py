@@ -44,6 +44,7 @@ def same(found: Arrays, expected: Arrays) -> bool:
     return found.keys() == expected.keys() and len(equal) == len(expected)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("file", ["lut_tiny", "lut_tiny_variant"])
 def test_round_trip_is_exact(golden: Golden, file: str) -> None:
     """Bitwise, names and shapes included: guards every form of the mapping in both directions."""
@@ -55,6 +56,7 @@ def test_round_trip_is_exact(golden: Golden, file: str) -> None:
     assert same(to_reference(model, teacher=True), parts[1])
 
 
+@pytest.mark.medium
 def test_checkpoint_file(golden: Golden) -> None:
     """1e-5: the tokens of the reference's own checkpoint, prefixes, Namespace and all."""
     torch = pytest.importorskip("torch")
@@ -70,6 +72,7 @@ def test_checkpoint_file(golden: Golden) -> None:
                 np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_file_round_trip_is_exact(tmp_path: Path, student: Arrays, teacher: Arrays, suffix: str) -> None:
     if suffix == ".pth":

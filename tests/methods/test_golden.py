@@ -77,6 +77,7 @@ def without_context(arrays: dict[str, np.ndarray]) -> First:
     return First(model, *gradients(model, golden_batch(arrays, 0)))
 
 
+@pytest.mark.medium
 def test_losses_of_every_step(arrays: dict[str, np.ndarray], trained: Trained) -> None:
     """1e-6 relative: guards losses, optimizer, teacher and their order in a step."""
     for step, logs in enumerate(trained.logs):
@@ -132,6 +133,7 @@ def test_outputs_of_later_steps(arrays: dict[str, np.ndarray], trained: Trained)
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.medium
 def test_gradients_of_step_0(arrays: dict[str, np.ndarray], first: First) -> None:
     """Every one within 1e-4 of its norm, and their norm: guards what learns from what."""
     for name, value in group(arrays, "grad/").items():
@@ -147,6 +149,7 @@ def test_untrained_have_no_gradient(arrays: dict[str, np.ndarray], first: First)
     assert silent == set(first.gradients) - set(group(arrays, "grad/"))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["LUT with context weight 0", "MAE"])
 def test_mae(arrays: dict[str, np.ndarray], without_context: First, kind: str) -> None:
     """1e-5 relative, and the same gradients by both ways: MAE is LUT without its context."""

@@ -75,6 +75,7 @@ def test_unpatchify_undoes_patchify(rows: int, columns: int, patch: int, seed: i
     np.testing.assert_array_equal(unpatchify(patches, (rows, columns), patch), images)
 
 
+@pytest.mark.medium
 @few
 @given(seed=seeds, scale=st.floats(-3, 3))
 def test_reconstruction_ignores_predictions_of_visible_patches(seed: int, scale: float) -> None:

@@ -63,6 +63,7 @@ def test_resized_positions(golden: Golden) -> None:
     np.testing.assert_allclose(found, arrays["resized"][0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("target", [(48, 48), (16, 72), (40, 24)])
 @pytest.mark.parametrize("class_token", [True, False])
 def test_resized_encoder(target: tuple[int, int], class_token: bool) -> None:
@@ -105,6 +106,7 @@ def test_parameters_of_all_presets_as_built(name: str) -> None:
 BASE_MODELS = [(LUT, 124_254_976), (MAE, 111_655_680)]  # MAE has not the two heads of 768·4096·2 + 2·4096
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("method", "expected"), BASE_MODELS)
 def test_parameters_of_a_base_model(method: type, expected: int) -> None:
     """LUT's as published: one block of the encoder is built, eleven are counted."""

@@ -61,6 +61,7 @@ def assert_holds(model: LUT, value: int) -> None:
         np.testing.assert_array_equal(expected, found[name], err_msg=name)
 
 
+@pytest.mark.medium
 def test_everything_that_a_run_is_comes_back(two: Checkpoints, model: LUT) -> None:
     """Student, teacher, statistics, optimizer, means: every variable, bit for bit, in another model too."""
     assert two.restore() == 7
@@ -131,6 +132,7 @@ DAMAGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_of_a_damaged_newest_the_one_before_is_used_and_reported(
     two: Checkpoints, model: LUT, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
@@ -194,6 +196,7 @@ def test_no_checkpoint_is_a_fresh_start(model: LUT, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.medium
 def test_the_newest_stay_and_some_for_ever(model: LUT, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", model, keep=2, keep_every=4)
     for step in range(1, 11):
@@ -220,6 +223,7 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("size", [0, 20_000], ids=["nothing fits", "a part fits"])
 def test_a_full_disk_costs_no_checkpoint(two: Checkpoints, model: LUT, size: int) -> None:
     """The message names the step, the cause and the last good one; later saves work again."""

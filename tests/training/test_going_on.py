@@ -91,7 +91,9 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("settings", [{"epochs": 7}, {"method__mask_ratio": 0.5, "seed": 3}])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({"epochs": 7}, marks=pytest.mark.slow), {"method__mask_ratio": 0.5, "seed": 3}]
+)
 def test_a_new_run_starts_from_all_of_an_earlier_one(
     whole: RunResult, tmp_path: Path, begun: Any, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
 ) -> None:
@@ -246,6 +248,7 @@ def test_what_fits_is_taken_and_what_the_weights_knew_otherwise_is_said(
     assert same(model.encoder, held)
 
 
+@pytest.mark.medium
 def test_what_was_loaded_is_let_go_once_it_is_given(whole: RunResult, tmp_path: Path) -> None:
     """It lies in the host's memory until then."""
     config = small(tmp_path / "new", init_from=str(whole.files.root), **QUICK)
@@ -314,6 +317,7 @@ def test_another_image_size_resizes_the_positions(
     assert "; positions resized from 8×8 to 12×12 patches; fresh: optimizer" in capsys.readouterr().out
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

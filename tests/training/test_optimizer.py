@@ -19,6 +19,7 @@ def decayed(model: keras.Model) -> list[str]:
     return [variable.path for variable in variables if (variable.numpy() < 1).all()]
 
 
+@pytest.mark.medium
 def test_matrices_and_tokens_are_decayed_and_counted() -> None:
     """A block has 4 matrices, each part its embedding, and there are two tokens; nothing else."""
     names = decayed(tiny_lut(tiny_encoder(depth=2)))

@@ -55,7 +55,7 @@ def run_of(run_dir: Path, plan: Plan, again: LUT | None = None, **settings: Any)
     return run, model
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_host_waits_for_the_devices_every_so_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 30 steps on two devices the host reads three times from a device, and once more as the epoch ends.
 
@@ -175,7 +175,7 @@ def classification_batches(config: Classification, plan: Plan, start: int, host:
     )  # fmt: skip
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_hook_comes_before_each_stretch_and_changes_no_number(tmp_path: Path) -> None:
     """The same losses in three stretches as in one; the hook is told the epochs, batches begin where they should."""
     found: list[list[float]] = []

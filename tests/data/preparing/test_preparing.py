@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_processes_put_a_folder_into_records(folder: Path, tmp_path: Path) -> None:
     """One process beside this one: another would take the same way, and seconds to start TensorFlow."""
     output = tmp_path / "records"

@@ -60,12 +60,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Except
     return folder
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_passes_changes_no_image(failure: str, failing: Callable[[Exception, int], ImageFolder]) -> None:
     source = failing(FAILURES[failure], 4)
     assert read(source, 0)[0].max() == 1 and not source.damage.counts and source.damage.end is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_does_not_pass_stops(failure: str, failing: Callable[[Exception, int], ImageFolder]) -> None:
     source = failing(FAILURES[failure], 1000)

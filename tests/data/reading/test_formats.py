@@ -37,6 +37,7 @@ def decoded(folder: Path, name: str, content: bytes, **options: Any) -> np.ndarr
     return image
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_read_by_every_ending(kind: str, tmp_path: Path) -> None:
     for ending in FORMATS[kind]:
@@ -93,6 +94,7 @@ def test_what_is_left_out_is_counted_by_ending(classes: tuple[str, ...], tmp_pat
         list_folder(tmp_path)
 
 
+@pytest.mark.medium
 def test_images_are_turned_as_exif_says(tmp_path: Path) -> None:
     expected = {}
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
@@ -152,6 +154,7 @@ WITHOUT = {
 WITH = {"with a point.tif": (lambda: tiff(values(12, np.float32)), 255)}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("bits", [None, 12])
 def test_deep_values_are_scaled_by_their_format_or_the_bits_given(bits: int | None, tmp_path: Path) -> None:
     table = {name: (write, ends[bits is not None]) for name, (write, *ends) in DEPTHS.items()}
@@ -165,6 +168,7 @@ def test_deep_values_are_scaled_by_their_format_or_the_bits_given(bits: int | No
         assert np.abs(image.astype(int) - (RAMP * end)[..., None]).max() <= 1.5, path
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("bits", "expected"), [(None, (31, 66)), (12, (255, 255)), (14, (125, 255)), (16, (31, 66))])
 def test_a_value_is_the_same_byte_in_every_image(bits: int | None, expected: tuple[int, int], tmp_path: Path) -> None:
     """Also where brighter ones stand beside it; what is above the bits given is white."""

@@ -70,6 +70,7 @@ FOLDERS = [f"{part}{folder}" for part in ("train", "test") for folder in ("", "/
 FILES = [f"{part}/{number}" for part in ("train", "test") for number in (0, 1)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("remote", "write", "images", "expected"),
     [

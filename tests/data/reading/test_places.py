@@ -34,6 +34,7 @@ def numbers(config: Config) -> list[int]:
     return sorted(shown(open_sources(config.data, list_data(config.data)).train))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SOME)
 def test_folders_of_any_name_are_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -50,6 +51,7 @@ def test_a_run_directory_keeps_names_of_any_kind() -> None:
     assert from_yaml(to_yaml(config)) == config
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SOME)
 def test_records_in_folders_of_any_name_are_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

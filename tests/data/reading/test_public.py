@@ -30,6 +30,7 @@ def builder(splits: dict[str, list[tuple[str, int, int]]]) -> Any:
     return SimpleNamespace(info=info)
 
 
+@pytest.mark.medium
 def test_remote_files_of_several_splits_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = "ram://prepared/0", "ram://prepared/1"
     tf.io.gfile.makedirs("ram://prepared")

@@ -48,6 +48,7 @@ def test_padding_equals_pillow(draws: np.ndarray) -> None:
             np.testing.assert_array_equal(view, padded[top : top + 96, left : left + 96])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("views", [SIMPLE, MAE_CROP])
 @pytest.mark.parametrize("shape", [(150, 100), (60, 200)])
 @pytest.mark.parametrize("size", [SIZE, (40, 64), (72, 32)])
