@@ -347,8 +347,9 @@ def _meanings(tree: Any, prefix: str = "") -> dict[str, str]:
     from docstring_parser import parse
 
     meanings: dict[str, str] = {}
-    for part in parse(tree.__doc__ or "").params:
-        meanings[joined(prefix, part.arg_name)] = " ".join((part.description or "").split())
+    for kind in reversed(tree.__mro__):  # a group may build on another, and say of its settings what is its own
+        for part in parse(kind.__dict__.get("__doc__") or "").params if is_dataclass(kind) else ():
+            meanings[joined(prefix, part.arg_name)] = " ".join((part.description or "").split())
     for name, group in groups_of(tree).items():
         if "." not in name:
             meanings |= _meanings(group, joined(prefix, name))
