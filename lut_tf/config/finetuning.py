@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lut_tf.config.data import DataConfig, FinetuneViews
+from lut_tf.config.networks import sides
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, OptimizerConfig, RunCompute, RunLogging
 from lut_tf.config.tree import joined, option, spell_paths_out
@@ -31,6 +32,31 @@ class ClassifierConfig:
     drop_path: Decay = 0.1
     image_size: Count | tuple[Count, Count] | None = None
     ema: Decay = 0.0
+
+    def check_encoder(self, patch_size: int, has_class_token: bool, source: str) -> None:
+        """Refuse an encoder that cannot take the input size, or has no class token to pool.
+
+        Args:
+            patch_size: of the encoder, in pixels.
+            has_class_token: whether it has one.
+            source: where it is from.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        both = () if self.image_size is None else sides(self.image_size)
+        if any(side % patch_size for side in both):
+            fitting = [max(1, round(side / patch_size)) * patch_size for side in both]
+            nearest = show(fitting[0] if isinstance(self.image_size, int) else fitting).replace(" ", "")
+            raise ValueError(
+                f"classifier.image_size={show(self.image_size)} is not a multiple of {patch_size}, the patch size of "
+                f"init_from={source!r}: give --classifier.image_size {nearest}"
+            )
+        if self.pooling == "cls" and not has_class_token:
+            raise ValueError(
+                f"classifier.pooling=cls needs a class token, and the encoder of init_from={source!r} has none: give "
+                "--classifier.pooling mean"
+            )
 
 
 @dataclass(frozen=True)
