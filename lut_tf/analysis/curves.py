@@ -85,7 +85,9 @@ def draw_accuracy_curves(metrics: Path, path: Path, best_epoch: int | None = Non
     if measured:
         _plot(axes[1], lines, ACCURACIES, marker="o" if len(lines) < 40 else None)
         if best_epoch is not None:
-            axes[1].axvline(best_epoch, color="0.4", linestyle=":", linewidth=1, label=f"best top-1, epoch {best_epoch}")
+            axes[1].axvline(
+                best_epoch, color="0.4", linestyle=":", linewidth=1, label=f"best top-1, epoch {best_epoch}"
+            )
         axes[1].set_ylabel("accuracy on validation images")
         axes[1].legend()
     with replacing(path) as written:

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from lut_tf.config import Decay, check_value
+from lut_tf.config.types import Decay, check_value
 from lut_tf.models.classifier import ViTClassifier
 from lut_tf.step import Gather, TrainableModel
 

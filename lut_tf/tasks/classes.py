@@ -62,8 +62,8 @@ def classes_of(data: DataConfig, parts: Parts) -> Classes:
         raise ValueError(f"{named} holds the label {most}, and there are {count} classes: number them from 0")
     if count > len(known) and names is None:
         raise ValueError(
-            f"{named} holds the label {most}, which makes more classes than there are images ({len(known)}): number the "
-            "classes from 0"
+            f"{named} holds the label {most}, which makes more classes than there are images ({len(known)}): "
+            "number the classes from 0"
         )
     present = len(np.unique(known))
     if present < 2:

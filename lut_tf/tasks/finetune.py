@@ -17,7 +17,7 @@ from lut_tf.methods.classification import Classification
 from lut_tf.tasks.begun import Beginning, open_beginning
 from lut_tf.tasks.build import compile_classification
 from lut_tf.tasks.classes import Classes, classes_of
-from lut_tf.tasks.finetune_result import FinetuneResult, Measures, announcement, close, resolved
+from lut_tf.tasks.finetune_result import FinetuneResult, Measures, announcement, closed, resolved
 from lut_tf.tasks.preflight import preflight_finetuning
 from lut_tf.training.best import KeepBest
 from lut_tf.training.callbacks import Probe
@@ -25,6 +25,7 @@ from lut_tf.training.plan import Plan
 from lut_tf.training.run import Run
 from lut_tf.training.run_directory import EVALUATION_IMAGES, RunFiles, facts_of
 from lut_tf.training.strategy import Host
+from lut_tf.writing import replacing
 
 
 def finetune(
@@ -57,30 +58,39 @@ def finetune(
         if not run.host.chief:
             run.train(batches)
             return FinetuneResult(files, model.kept, worker=run.host.number)
-        if not run.step:
+        if beginning.written is None:
             beginning.write(files, model.classifier)
-        measures = Measures(model.kept, parts, classes)
-        facts = resolved(config, model, classes, plan, run.strategy.num_replicas_in_sync)
+        measures = Measures(model.kept, parts, classes, listing.why_no_probes)
+        # What was the best on other images may not be so on these.
         same = facts_of(files).get(EVALUATION_IMAGES, listing.evaluation_digest) == listing.evaluation_digest
+        patient = config.checkpoint.on_failure == "continue"
+        best = KeepBest("validation_top1", files, plan, run.step if same else 0, model.kept.save, patient)
+        facts = resolved(config, model, classes, plan, run.strategy.num_replicas_in_sync)
         facts[EVALUATION_IMAGES] = listing.evaluation_digest
-        notes = [f"begins with {beginning.origin}", classes.said, measures.said, "" if same else measures.others]
+        left_out = listing.left_out and f"left out: {listing.left_out}"
+        notes = [f"begins with {beginning.origin}", classes.said, measures.said, left_out]
         run.announce(facts, announcement(facts, config.run_dir, *notes))
-        best = KeepBest(
-            "validation_top1", files, plan, run.step if same else 0, model.kept.save,
-            config.checkpoint.on_failure == "continue",
-        )  # fmt: skip
         run.train(
             batches,
             measures=[Probe(measures.while_training, 1 if measures.possible else 0, "validation")],
             others=[best, *callbacks],
         )
-        return close(config, run, model, measures, beginning, listing, None if complete else best)
+        if not complete:  # what is there and whole is not written again
+            _save(model, files)
+        return closed(config, files, measures, beginning, listing, best.settle(), again=complete and same)
 
 
 def _compiled(config: FinetuneConfig, beginning: Beginning, classes: Classes, plan: Plan) -> Classification:
     model = Classification(beginning.make(config, classes.count, classes.names), config.classifier.ema)
     compile_classification(config, model, plan.steps_per_epoch)
     return model
+
+
+def _save(model: Classification, files: RunFiles) -> None:
+    with replacing(files.classifier) as path:
+        model.kept.save(path)
+    with replacing(files.weights) as path:
+        model.save_weights(path)
 
 
 def _batches(

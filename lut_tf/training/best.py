@@ -68,11 +68,16 @@ class KeepBest(keras.callbacks.Callback):
         self._forget()
 
     def settle(self) -> int | None:
-        """Put the best into its place and return its epoch, from 1; None where there is none."""
+        """Put the best into its place and return its epoch, from 1; None where there is none.
+
+        A run that is through needs the others no more; one that a callback has stopped may go on.
+        """
         if not (steps := self._steps()):
             return None
-        self._path(steps[-1]).replace(self._files.best)
-        shutil.rmtree(self._files.candidates)
+        with replacing(self._files.best) as written:
+            shutil.copyfile(self._path(steps[-1]), written)
+        if steps_in(self._files.checkpoints)[-1:] == [self._plan.total_steps]:
+            shutil.rmtree(self._files.candidates)
         return steps[-1] // self._plan.steps_per_epoch
 
     def _forget(self) -> None:
@@ -87,7 +92,6 @@ class KeepBest(keras.callbacks.Callback):
         return sorted(int(path.stem.removeprefix("step_")) for path in self._files.candidates.glob("step_*.keras"))
 
     def _path(self, step: int) -> Path:
-        self._files.candidates.mkdir(exist_ok=True)
         return self._files.candidates / f"step_{step:08d}.keras"
 
 
