@@ -23,7 +23,7 @@ SETS = {
     "vit_small_imagenet",
 }  # fmt: skip
 # A step of these is taken in every test run, of the others where slow tests are asked for.
-EVERY_TIME = {("finetune", "cifar10"), ("finetune", "vit_large_imagenet"), ("probe", "cifar10")}
+EVERY_TIME = {("finetune", "cifar10"), ("probe", "cifar10")}
 TAKEN = [
     pytest.param(path, marks=pytest.mark.medium if (path.parent.name, path.stem) in EVERY_TIME else pytest.mark.slow)
     for path in RECIPES
