@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lut_tf.config import FinetuneConfig
 from lut_tf.config.networks import sides
 from lut_tf.interop.encoders import (
     asked,
@@ -21,11 +22,14 @@ from lut_tf.interop.encoders import (
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.names import ENCODER_LAYOUTS, HEADS, Row, Slot, bind
+from lut_tf.interop.runs import load_classifier_run, other_step
 from lut_tf.interop.shapes import detect_layout, need
 from lut_tf.interop.tensors import assign, read, write
 from lut_tf.interop.told import Told
 from lut_tf.models.classifier import POOLINGS, ViTClassifier
 from lut_tf.models.preprocess import Preprocessing
+from lut_tf.paths import is_saved_folder
+from lut_tf.training.run_directory import find_saved
 
 # What stands beside a classifier and does not change its logits.
 _BESIDE = re.compile(r"mask_token$|masked_embed$|embeddings\.mask_token$|decoder|pooler\.|.*num_batches_tracked$")
@@ -47,7 +51,8 @@ def load_classifier(
     trainable. Of a trainer's file it is the student.
 
     Args:
-        source: as `load_encoder` takes it, or the path of a classifier's .keras file, which knows all that follows but
+        source: as `load_encoder` takes it; or the path of a classifier's .keras file, or of a fine-tuning run (its last
+            classifier, or of one that is not finished that of its newest checkpoint): these know all that follows but
             `image_size`.
         num_heads: see `load_encoder`.
         pooling: `mean` or `cls`, to be refused where the file holds the other.
@@ -59,30 +64,38 @@ def load_classifier(
         The classifier, without drop path where a file does not say it; a folder's names of classes are its own.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or the run has saved nothing.
         MissingExtraError: the file needs PyTorch, which is not installed.
+        lut_tf.training.checkpoint.DamagedCheckpoint: every checkpoint of the run is damaged.
         ValueError: see `load_encoder`; or the source has no linear layer to classify, or pools in a way that is not
             known here.
     """
     if pooling not in (None, *POOLINGS):
         raise ValueError(f'pooling={pooling!r} is not known: choose "mean" or "cls"')
     settings = {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps, "preprocessing": preprocessing}
-    if isinstance(source, str | os.PathLike) and Path(source).suffix == ".keras":
-        return _of_keras(Path(source), image_size, pooling=pooling, **settings)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.suffix == ".keras" or (path.is_dir() and not is_saved_folder(path)):
+            return _of_ours(path, image_size, pooling=pooling, **settings)
     return read_classifier(source, image_size, pooling, **settings)[0]
 
 
-def _of_keras(path: Path, image_size: int | Sequence[int] | None, **settings: Any) -> ViTClassifier:
+def _of_ours(path: Path, image_size: int | Sequence[int] | None, **settings: Any) -> ViTClassifier:
     for setting, value in settings.items():
         if value is not None:
             raise ValueError(f"{setting} is given, but {path} knows its own: leave it out")
-    network = load_keras(path)
-    if not isinstance(network, ViTClassifier):
+    classifier = load_keras(path) if path.suffix == ".keras" else _of_run(path)
+    if not isinstance(classifier, ViTClassifier):
         raise ValueError(
-            f"{path} holds a {type(network).__name__}, not a classifier: give the file of one, or put a new head on an "
-            "encoder with ViTClassifier.from_encoder"
+            f"{path} holds a {type(classifier).__name__}, not a classifier: give the file of one, or put a new head on "
+            "an encoder with ViTClassifier.from_encoder"
         )
-    return network if image_size is None else network.resized(image_size)
+    return classifier if image_size is None else classifier.resized(image_size)
+
+
+def _of_run(path: Path) -> ViTClassifier:
+    saved = find_saved(path, tree=FinetuneConfig)
+    return load_classifier_run(saved, other_step(saved)).classifier
 
 
 def read_classifier(

@@ -8,18 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lut_tf.config import Config, FinetuneConfig
 from lut_tf.interop.classifiers import holds_classifier, read_classifier, save_classifier, save_classifier_folder
 from lut_tf.interop.encoders import LAYOUTS, read_encoder, save_encoder, save_folder
 from lut_tf.interop.files import check_target, read_weights
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.reference import save_reference
-from lut_tf.interop.runs import load_run, other_step
+from lut_tf.interop.runs import RunClassifier, RunModel, load_classifier_run, load_run, other_step
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.classifier import ViTClassifier
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing
 from lut_tf.paths import is_saved_folder
-from lut_tf.training.run_directory import find_saved
+from lut_tf.training.run_directory import RunFiles, Saved, find_saved
 from lut_tf.writing import replacing
 
 logger = logging.getLogger(__name__)
@@ -127,12 +128,17 @@ def _write(network: Any, path: Path, layout: str) -> None:
         (save_classifier if of_classifier else save_encoder)(network, path, layout)
 
 
-def _read_run(source: str | os.PathLike[str], step: int | None) -> MaskedImageModel:
-    saved = find_saved(source, step)
-    found = load_run(saved, other_step(saved))
+def _read_run(source: str | os.PathLike[str], step: int | None) -> MaskedImageModel | ViTClassifier:
+    found: RunModel | RunClassifier
+    if RunFiles(Path(source)).structure.is_file():
+        of_finetuning = find_saved(source, step, tree=FinetuneConfig)
+        found = load_classifier_run(of_finetuning, other_step(of_finetuning))
+    else:
+        saved: Saved[Config] = find_saved(source, step)
+        found = load_run(saved, other_step(saved))
     if found.step is not None:
         logger.warning("%s: %s is converted", source, found.origin)
-    return found.model
+    return found.model if isinstance(found, RunModel) else found.classifier
 
 
 def _read_theirs(
