@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from lut_tf.config import RunConfig, to_yaml
 from lut_tf.data.batches.order import step_indices
+from lut_tf.data.reading.damaged import raise_damage
 from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
 from lut_tf.training import callbacks, guards
@@ -88,7 +89,7 @@ class Run:
             # The chief holds the directory for all.
             with locked(self.files.root) if self.host.chief else nullcontext() as self._hold:
                 if self.host.chief:
-                    for folder in (self.files.root, self.files.pictures):
+                    for folder in (self.files.root, self.files.pictures, self.files.candidates):
                         remove_unfinished(folder)
                     if not steps_in(self.files.checkpoints):
                         self._write_config()
@@ -250,10 +251,7 @@ class Run:
                 f"{self.files.root} could not be written ({full}); the last good "
                 f"checkpoint is {saved}: make room, then start again to go on from there"
             ) from error
-        for source in self._sources:
-            damage = getattr(source, "damage", None)
-            if damage is not None and damage.end is not None:
-                raise damage.end from None
+        raise_damage(self._sources)
         if self.host.total > 1 and isinstance(error, LOST_WORKER):
             raise Stopped(
                 f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "
