@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lut_tf.analysis.confusion import draw_confusion
 from lut_tf.analysis.curves import draw_accuracy_curves
-from lut_tf.config import FinetuneConfig, get_setting, may_differ, settings
+from lut_tf.config import FinetuneConfig
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, guesses_of, tally
@@ -24,7 +24,7 @@ from lut_tf.methods.classification import Classification
 from lut_tf.models.classifier import ViTClassifier
 from lut_tf.tasks.begun import Beginning
 from lut_tf.tasks.classes import Classes
-from lut_tf.tasks.result import announced, schedule_facts
+from lut_tf.tasks.result import announced, protocol_settings, schedule_facts
 from lut_tf.training.plan import Plan
 from lut_tf.training.run_directory import RunFiles
 from lut_tf.writing import replacing
@@ -221,16 +221,11 @@ def closed(
         figures,
         _model_facts(files, classifier, beginning),
         _data_facts(config, measures, listing, len(labels)),
-        {name: get_setting(config, name) for name in settings(type(config)) if _decides(name)},
+        protocol_settings(config),
         details,
     )
     save_result(result, files.root)
     return FinetuneResult(files, classifier, result, tuple(rows))
-
-
-def _decides(name: str) -> bool:
-    """Tell whether a setting is one of the protocol; images and encoder are told of by themselves."""
-    return not (may_differ(name) or name == "init_from" or name.startswith("data."))
 
 
 def _model_facts(files: RunFiles, classifier: ViTClassifier, beginning: Beginning) -> dict[str, Any]:
