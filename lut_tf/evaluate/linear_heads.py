@@ -34,7 +34,7 @@ def head_guesses(model: LinearProbe, source: Source, heads: Sequence[str], what:
     """
     known, _ = known_labels(source)
     forward, found = _forward(model, tuple(heads)), np.empty((len(heads), len(known), _most(model)), np.int32)
-    encoder, start = model.encoder, 0
+    encoder, start = model.frozen.encoder, 0
     with line(what, len(known) if what else 0) as shown:
         for images, _ in evaluation_dataset(source, known, encoder.image_size, BATCH, encoder.preprocessing):
             found[:, start : start + len(images)] = forward(images).numpy()
@@ -50,7 +50,7 @@ def _most(model: LinearProbe) -> int:
 
 @lru_cache(maxsize=2)  # a measure every epoch must not trace the encoder anew
 def _forward(model: LinearProbe, heads: tuple[str, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
-    images = tf.TensorSpec((None, *model.encoder.image_size, 3), tf.uint8)
+    images = tf.TensorSpec((None, *model.frozen.encoder.image_size, 3), tf.uint8)
 
     def forward(batch: tf.Tensor) -> tf.Tensor:
         logits = model.logits(model.frozen.features(batch), heads)

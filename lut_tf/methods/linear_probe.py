@@ -20,6 +20,8 @@ PIECE = 4
 class FrozenEncoder:
     """An encoder in inference mode that Keras does not see, so that nobody trains, saves or optimises it.
 
+    It sees what a model's attributes are, properties among them, so no model may have the encoder itself as one.
+
     Args:
         encoder: whatever it computes in, its features are float32.
         checksum: which one it is, in 64 letters; see `lut_tf.interop.sources`.
@@ -55,7 +57,8 @@ class LinearProbe(TrainableModel):
 
     Attributes:
         heads: the names of all linear layers, `cls_0.1`, with their pooling and rate.
-        layers_of: the linear layers by these names.
+        frozen: the encoder.
+        linears: the linear layers by these names.
     """
 
     def __init__(
@@ -73,10 +76,10 @@ class LinearProbe(TrainableModel):
             for pooling in frozen.poolings
         }
         normal = keras.initializers.RandomNormal(0.0, 0.01, seed=seed)
-        self.layers_of = {
+        self.linears = {
             head: keras.layers.Dense(classes, kernel_initializer=normal, name=head) for head in self.heads
         }
-        for layer in (*self.norms.values(), *self.layers_of.values()):
+        for layer in (*self.norms.values(), *self.linears.values()):
             layer.build((None, frozen.encoder.width))
         # Of the checksum's 256 bits, as many as a variable holds exactly: replicas and checkpoints are compared by it.
         pieces = [int(frozen.checksum[i : i + PIECE], 16) for i in range(0, len(frozen.checksum), PIECE)]
@@ -84,11 +87,6 @@ class LinearProbe(TrainableModel):
         self.encoder_checksum.assign([float(piece) for piece in pieces])
         self._pieces = tuple(pieces)
         self.built = True  # every part is built; Keras would wait for a first call
-
-    @property
-    def encoder(self) -> ViTEncoder:
-        """What is measured."""
-        return self.frozen.encoder
 
     @property
     def fits(self) -> bool:
@@ -101,7 +99,7 @@ class LinearProbe(TrainableModel):
         Raises:
             ValueError: it is none.
         """
-        size = (*self.encoder.image_size, 3)
+        size = (*self.frozen.encoder.image_size, 3)
         if not isinstance(batch, tuple) or len(batch) != 2 or tuple(batch[0].shape[1:]) != size:
             raise ValueError(f"the batch is no pair of images (B, {', '.join(map(str, size))}) uint8 and classes (B,)")
 
@@ -124,7 +122,7 @@ class LinearProbe(TrainableModel):
     def logits(self, features: dict[str, Any], heads: Sequence[str], training: bool = False) -> dict[str, Any]:
         """Return the logits (B, C) of the linear layers that are named, from features by pooling."""
         normalised = self.normalised(features, training)
-        return {head: self.layers_of[head](normalised[self.heads[head][0]]) for head in heads}
+        return {head: self.linears[head](normalised[self.heads[head][0]]) for head in heads}
 
     def compute_losses(self, batch: Any, training: bool = True, gather: Gather = lambda x: x) -> dict[str, Any]:
         """Return each linear layer's mean cross-entropy by its name, and `total`, their sum.

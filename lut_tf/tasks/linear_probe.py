@@ -68,7 +68,7 @@ def linear_probe(
         batches = partial(_batches, config, model, plan, parts.train)
         if not run.host.chief:
             run.train(batches)
-            return ProbeResult(files, worker=run.host.number)
+            return ProbeResult(files, model=model, worker=run.host.number)
         heads = Heads(config, model, opened, judges, classes)
         facts = resolved(config, model, classes, plan, run.strategy.num_replicas_in_sync)
         facts[EVALUATION_IMAGES] = listing.evaluation_digest
@@ -79,7 +79,7 @@ def linear_probe(
         if not (through and files.weights.exists()):  # what is there and whole is not written again
             with replacing(files.weights) as path:
                 model.save_weights(path)
-        return ProbeResult(files, *heads.closed(files, listing, parts, again=through))
+        return ProbeResult(files, *heads.closed(files, listing, parts, again=through), model=model)
 
 
 def _compiled(config: LinearProbeConfig, opened: OpenedEncoder, classes: Classes, plan: Plan) -> LinearProbe:
@@ -105,7 +105,7 @@ def _batches(
     return probing_dataset(
         source,
         batch_size=plan.batch_size,
-        image_size=model.encoder.image_size,
+        image_size=model.frozen.encoder.image_size,
         views=config.views,
         seed=config.seed,
         steps=plan.total_steps,

@@ -30,12 +30,14 @@ class ProbeResult:
         files: where everything was written; None of the solver `logistic`, which leaves its result alone.
         result: `cls/top1`, `mean/top1` and, of more than five classes, top-5, with their intervals.
         path: the result's file.
+        model: the linear layers on the frozen encoder; None of `logistic`.
         worker: this process among those of a run on several hosts; 0, the chief, measures and writes.
     """
 
     files: RunFiles | None
     result: Result | None = None
     path: Path | None = None
+    model: LinearProbe | None = None
     worker: int = 0
 
     def summary(self) -> str:
@@ -151,8 +153,8 @@ def resolved(
         "images": plan.images,
         "classes": classes.count,
         "encoder_checksum": model.frozen.checksum,
-        "encoder_parameters": model.encoder.count_params(),
-        "image_size": list(model.encoder.image_size),
+        "encoder_parameters": model.frozen.encoder.count_params(),
+        "image_size": list(model.frozen.encoder.image_size),
         "linear_layers": len(model.heads),
         "peak_learning_rates": list(config.optimizer.peaks),
         **schedule_facts(config, plan, replicas),

@@ -53,9 +53,7 @@ def published(weights: list[np.ndarray], rates: list[float], **constants: float)
 @pytest.mark.parametrize("case", CASES)
 def test_several_steps_are_the_published_rule(case: str) -> None:
     ours, schedule = variables(), warmup_cosine(0.5, 2, 8)
-    expected = published(
-        [v.numpy() for v in ours], [float(schedule(step)) for step in range(8)], **CASES[case]
-    )
+    expected = published([v.numpy() for v in ours], [float(schedule(step)) for step in range(8)], **CASES[case])
     optimizer = LARS(schedule, **CASES[case])
     optimizer.build(ours)
     for step in range(8):
@@ -84,7 +82,9 @@ def test_layers_have_their_shares_of_the_rate() -> None:
     """A share of the rate is the rate itself, and a layer that is not named has all of it."""
 
     def trained(optimizer: LARS, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        layers = [keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(seed=1), name=n) for n in names]
+        layers = [
+            keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(seed=1), name=n) for n in names
+        ]
         for layer in layers:
             layer.build((None, 5))
         kernels = [layer.kernel for layer in layers]
