@@ -213,12 +213,13 @@ def closed(
     rows = class_rows(guesses[:, 0], labels, measures.classes.called)
     _write_classes(files.classes, rows)
     title = f"{files.root.name}, {len(labels)} {measures.part} images"
-    draw_confusion(guesses[:, 0], labels, measures.classes.called, files.confusion, title)
+    mistaken = confusions(guesses[:, 0], labels)
+    draw_confusion(guesses[:, 0], labels, measures.classes.called, mistaken, files.confusion, title)
     draw_accuracy_curves(files.metrics, files.curves, best_epoch)
     details = {
         "best_epoch": best_epoch,
         "classes": {row.name: [row.right, row.images] for row in rows},
-        "confusions": [list(pair) for pair in confusions(guesses[:, 0], labels)[:CONFUSIONS]],
+        "confusions": [list(pair) for pair in mistaken[:CONFUSIONS]],
     }
     result = Result(
         "finetune",
