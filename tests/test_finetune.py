@@ -191,7 +191,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def descended(encoder: Path, **settings: Any) -> dict[str, np.ndarray]:
-    """Weights and loss after four steps of gradient descent, which shows gradients as they are; AdamW takes their signs.
+    """Weights and loss after four steps of gradient descent; AdamW would take little but the gradients' signs.
 
     Batches as the run's, with mixing, drop path and an average.
     """

@@ -113,7 +113,7 @@ class Measures:
     def part(self) -> str:
         """What the closing figures are of, in words."""
         if self.parts.heldout is not None:
-            return "held-out"
+            return "evaluation" if self.holdout else "held-out"
         return f"holdout {self.holdout:g} of training" if self.holdout else "evaluation"
 
     @property
