@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from lut_tf.data.reading.sources import Source, name_of
-from lut_tf.errors import Stopped
 from lut_tf.evaluate.features import feature_batches
 from lut_tf.evaluate.progress import line
 from lut_tf.interop.sources import OpenedEncoder
@@ -24,7 +23,7 @@ FOLDER = "features"
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteFeatures(Stopped):
+class NonFiniteFeatures(ValueError):
     """An image whose features are no finite numbers: nothing can be measured by them."""
 
 

@@ -58,8 +58,8 @@ def measure_knn(
         FileNotFoundError: there is no encoder, or there are no images.
         PermissionError: nothing can be written beside the encoder.
         ValueError: settings that cannot be, what is no encoder, images without labels or of one class, nothing to
-            measure on, fewer training images than neighbours.
-        lut_tf.errors.Stopped: the features of an image are not finite, or too many images are damaged.
+            measure on, fewer training images than neighbours, or an image whose features are not finite.
+        lut_tf.errors.Stopped: too many images are damaged.
     """
     config = config or KnnConfig(data=data_of(source, step, setting))
     frozen = _frozen(source, config, step, say, setting, lambda labels: config.check_bank(int(np.sum(labels >= 0))))

@@ -65,9 +65,11 @@ def test_other_statistics_have_a_bootstrap_over_images() -> None:
     assert (figure.low, figure.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.004)
     assert bootstrap(values, seed=3) == figure != bootstrap(values, seed=4)
     rows = np.stack([random.random(40), np.arange(40) < 2], axis=1)  # a draw may have no positive image
-    precision = bootstrap(
-        rows, lambda drawn: float(average_precision_score(drawn[:, 1], drawn[:, 0])) if drawn[:, 1].any() else np.nan
-    )
+
+    def area(drawn: np.ndarray) -> float:
+        return float(average_precision_score(drawn[:, 1], drawn[:, 0])) if drawn[:, 1].any() else np.nan
+
+    precision = bootstrap(rows, area, resamples=200)
     assert 0 < precision.low < precision.value < precision.high <= 1
 
 
