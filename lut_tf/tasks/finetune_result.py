@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lut_tf.analysis.confusion import draw_confusion
 from lut_tf.analysis.curves import draw_accuracy_curves
-from lut_tf.config import FinetuneConfig, get_setting, may_differ, settings
+from lut_tf.config import FinetuneConfig
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, guesses_of, tally
@@ -24,7 +24,7 @@ from lut_tf.methods.classification import Classification
 from lut_tf.models.classifier import ViTClassifier
 from lut_tf.tasks.begun import Beginning
 from lut_tf.tasks.classes import Classes
-from lut_tf.tasks.result import announced, schedule_facts
+from lut_tf.tasks.result import announced, protocol_settings, schedule_facts
 from lut_tf.training.plan import Plan
 from lut_tf.training.run_directory import RunFiles
 from lut_tf.writing import replacing
@@ -83,12 +83,14 @@ class Measures:
         parts: the run's images.
         classes: of the images.
         why_not: why nothing can be measured, as far as the listing tells; empty where it can.
+        holdout: share of the training images that is held out to be measured on.
     """
 
     classifier: ViTClassifier
     parts: Parts
     classes: Classes
     why_not: str = ""
+    holdout: float = 0.0
 
     @property
     def final(self) -> Source | None:
@@ -110,7 +112,9 @@ class Measures:
     @property
     def part(self) -> str:
         """What the closing figures are of, in words."""
-        return "held-out" if self.parts.heldout is not None else "evaluation"
+        if self.parts.heldout is not None:
+            return "evaluation" if self.holdout else "held-out"
+        return f"holdout {self.holdout:g} of training" if self.holdout else "evaluation"
 
     @property
     def said(self) -> str:
@@ -209,28 +213,24 @@ def closed(
     rows = class_rows(guesses[:, 0], labels, measures.classes.called)
     _write_classes(files.classes, rows)
     title = f"{files.root.name}, {len(labels)} {measures.part} images"
-    draw_confusion(guesses[:, 0], labels, measures.classes.called, files.confusion, title)
+    mistaken = confusions(guesses[:, 0], labels)
+    draw_confusion(guesses[:, 0], labels, measures.classes.called, mistaken, files.confusion, title)
     draw_accuracy_curves(files.metrics, files.curves, best_epoch)
     details = {
         "best_epoch": best_epoch,
         "classes": {row.name: [row.right, row.images] for row in rows},
-        "confusions": [list(pair) for pair in confusions(guesses[:, 0], labels)[:CONFUSIONS]],
+        "confusions": [list(pair) for pair in mistaken[:CONFUSIONS]],
     }
     result = Result(
         "finetune",
         figures,
         _model_facts(files, classifier, beginning),
         _data_facts(config, measures, listing, len(labels)),
-        {name: get_setting(config, name) for name in settings(type(config)) if _decides(name)},
+        protocol_settings(config),
         details,
     )
     save_result(result, files.root)
     return FinetuneResult(files, classifier, result, tuple(rows))
-
-
-def _decides(name: str) -> bool:
-    """Tell whether a setting is one of the protocol; images and encoder are told of by themselves."""
-    return not (may_differ(name) or name == "init_from" or name.startswith("data."))
 
 
 def _model_facts(files: RunFiles, classifier: ViTClassifier, beginning: Beginning) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def _read_classes(path: Path) -> list[ClassRow]:
 def _figures_table(result: Result) -> list[str]:
     figures, epoch = result.figures, result.details.get("best_epoch")
     names = [name for name in ("top1", "top5") if name in figures]
-    rows = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
+    rows: dict[str, list[str]] = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
     title = f"accuracy on {result.data['images']} {result.data['part']} images"
     lines = [f"{title:<40}" + "".join(f"{name.replace('top', 'top-'):>20}" for name in names)]
     for words, row in rows.items():
