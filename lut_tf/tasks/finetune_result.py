@@ -93,11 +93,6 @@ class Measures:
     holdout: float = 0.0
 
     @property
-    def final(self) -> Source | None:
-        """What the closing figures are of."""
-        return self.parts.heldout or self.parts.validation
-
-    @property
     def why_none(self) -> str:
         """Why nothing is measured; empty where it is."""
         if not self.why_not and not (self.parts.validation and len(_known(self.parts.validation))):
@@ -112,19 +107,18 @@ class Measures:
     @property
     def part(self) -> str:
         """What the closing figures are of, in words."""
-        if self.parts.heldout is not None:
-            return "evaluation" if self.holdout else "held-out"
-        return f"holdout {self.holdout:g} of training" if self.holdout else "evaluation"
+        name = self.parts.name(self.parts.final)
+        return f"holdout {self.holdout:g} of training" if self.holdout and name == "held-out" else name
 
     @property
     def said(self) -> str:
         """What is measured when, or why nothing is."""
         if not self.possible:
             return f"no accuracies: {self.why_none}"
-        assert self.parts.validation is not None and self.final is not None
+        assert self.parts.validation is not None and self.parts.final is not None
         return (
             f"top-1 after each epoch on {len(_known(self.parts.validation))} validation images, at the end on "
-            f"{len(_known(self.final))} {self.part} images"
+            f"{len(_known(self.parts.final))} {self.part} images"
         )
 
     def while_training(self) -> dict[str, float]:
@@ -204,11 +198,11 @@ def closed(
         return FinetuneResult(files, classifier, why_not=measures.why_none)
     if again and (known := _written(files)) is not None:
         return FinetuneResult(files, classifier, known, tuple(_read_classes(files.classes)))
-    assert measures.final is not None
-    guesses, labels = measures.guesses(classifier, measures.final)
+    assert measures.parts.final is not None
+    guesses, labels = measures.guesses(classifier, measures.parts.final)
     figures = measures.figures(guesses, labels)
     if best_epoch is not None:
-        best = measures.figures(*measures.guesses(load_keras(files.best), measures.final))
+        best = measures.figures(*measures.guesses(load_keras(files.best), measures.parts.final))
         figures |= {f"best/{name}": figure for name, figure in best.items()}
     rows = class_rows(guesses[:, 0], labels, measures.classes.called)
     _write_classes(files.classes, rows)
