@@ -288,7 +288,7 @@ def _read_classes(path: Path) -> list[ClassRow]:
 
 def _figures_table(result: Result) -> list[str]:
     figures, epoch = result.figures, result.details.get("best_epoch")
-    names = [name for name in ("top1", "top5") if name in figures]
+    names: list[str] = [name for name in ("top1", "top5") if name in figures]
     rows: dict[str, list[str]] = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
     title = f"accuracy on {result.data['images']} {result.data['part']} images"
     lines = [f"{title:<40}" + "".join(f"{name.replace('top', 'top-'):>20}" for name in names)]
