@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from data_helpers import png
 from networks import tiny_encoder
-from runs import assert_same_run, lines, small_finetuning, start_words
+from runs import assert_same_run, lines, small, small_finetuning, start_words
 
 from lut_tf import ViTClassifier, cli
 from lut_tf.analysis.confusion import confusion_matrix, draw_confusion
@@ -32,6 +32,7 @@ from lut_tf.methods.classification import Classification
 from lut_tf.models.preprocess import normalise
 from lut_tf.tasks.finetune import _batches, finetune
 from lut_tf.tasks.finetune_result import FinetuneResult
+from lut_tf.tasks.pretrain import pretrain
 from lut_tf.training.plan import Plan
 from lut_tf.training.run_directory import find_saved
 from lut_tf.training.strategy import build_strategy, distribute
@@ -208,7 +209,8 @@ def descended(encoder: Path, **settings: Any) -> dict[str, np.ndarray]:
         )
     data = partial(_batches, config, model, Plan(1, 64 * 4, 64), digits("train"), 0)
     history = model.fit(distribute(strategy, data), steps_per_epoch=4, shuffle=False, verbose=0)
-    return {**{weight.path: weight.numpy() for weight in model.weights}, "loss": np.array(history.history["loss"])}
+    found = {f"{number} {weight.path}": weight.numpy() for number, weight in enumerate(model.weights)}
+    return {**found, "loss": np.array(history.history["loss"])}
 
 
 @pytest.fixture(scope="module")
@@ -439,3 +441,20 @@ def test_table_and_picture_of_any_number_of_classes(classes: int, tmp_path: Path
     top = np.stack([guessed, *(np.full_like(guessed, i) for i in (1, 2, 0, 0))], axis=1)
     found = tally(top, labels, classes)
     assert found.right == {"top1": classes + 1, **({"top5": classes + 4} if classes > 5 else {})}
+
+
+@pytest.mark.slow
+def test_fine_tuning_ends_above_the_linear_probe_of_the_same_encoder(tmp_path: Path) -> None:
+    """On the digits' 300 held-out images: what pre-training has left to be learned, the whole network learns."""
+    pretrained = pretrain(small(tmp_path / "lut", epochs=10, encoder__width=32, encoder__depth=2))
+    probe = pretrained.probes["trained encoder"]["linear"]
+    tuned = finetune(
+        small_finetuning(
+            tmp_path / "tuned", tmp_path / "lut", epochs=60, classifier__drop_path=0.1, classifier__ema=0.0,
+            views__flip=False, views__scale=(0.6, 1.0), views__erasing=0.0, views__mixup=0.2, views__cutmix=0.0,
+            optimizer__batch_size=64, optimizer__warmup_epochs=5.0, optimizer__base_learning_rate=3e-3,
+            optimizer__rate_rule="none",
+        )
+    )  # fmt: skip
+    assert tuned.result is not None
+    assert tuned.result.figures["top1"].value > probe
