@@ -13,7 +13,9 @@ _NAMES = {
     "MAE": "lut_tf.methods.mae",
     "MLPHead": "lut_tf.models.heads",
     "PixelDecoder": "lut_tf.models.decoder",
+    "ViTClassifier": "lut_tf.models.classifier",
     "ViTEncoder": "lut_tf.models.encoder",
+    "finetune": "lut_tf.tasks.finetune",
     "pretrain": "lut_tf.tasks.pretrain",
 }
 _MODULES = {
@@ -26,4 +28,5 @@ __getattr__, __dir__ = lazy_names(__name__, {**_NAMES, **_MODULES})
 if "keras" in sys.modules:
     # `keras.saving.load_model` finds our classes once they are registered. Without Keras there is nothing to register
     # with, and `lut-tf --help` does not wait for it.
-    importlib.import_module("lut_tf.methods.registry")
+    for home in ("lut_tf.methods.registry", "lut_tf.models.classifier"):
+        importlib.import_module(home)

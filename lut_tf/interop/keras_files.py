@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 import lut_tf.methods.lut
-import lut_tf.methods.mae  # noqa: F401  (Keras finds the classes by their registered names)
+import lut_tf.methods.mae
+import lut_tf.models.classifier  # noqa: F401  (Keras finds the classes by their registered names)
 from lut_tf.interop.archives import EXPANSION, check_archive
 from lut_tf.interop.shapes import block_numbers, check_held, unfit
 

@@ -200,7 +200,12 @@ class ViTEncoder(keras.Model):
         return ops.concatenate([*tokens, embedded + positions], axis=1) if tokens else embedded + positions
 
     def blocks(
-        self, tokens: Any, layers: Sequence[int] = (), attention: Sequence[int] = (), final_norm: bool = True
+        self,
+        tokens: Any,
+        layers: Sequence[int] = (),
+        attention: Sequence[int] = (),
+        final_norm: bool = True,
+        kept: Any = None,
     ) -> Any:
         """Run the transformer blocks.
 
@@ -209,6 +214,8 @@ class ViTEncoder(keras.Model):
             layers: blocks (from 0, negative from the end) whose tokens are wanted too.
             attention: blocks whose attention is wanted too.
             final_norm: apply the norm after the last block.
+            kept: (B, 2 · depth) by how much what attention and MLP of each block in turn add counts, see
+                `drop_path_factors`; None: wholly.
 
         Returns:
             The tokens (B, T, D); or a `Trace` where `layers` or `attention` ask for more.
@@ -219,10 +226,11 @@ class ViTEncoder(keras.Model):
         wanted_tokens, wanted_maps = ([range(self.depth)[i] for i in chosen] for chosen in (layers, attention))
         states, maps = {}, {}
         for i, block in enumerate(self.block_layers):
+            own = None if kept is None else kept[:, 2 * i : 2 * i + 2]
             if i in wanted_maps:
-                tokens, maps[i] = block(tokens, return_attention=True)
+                tokens, maps[i] = block(tokens, return_attention=True, kept=own)
             else:
-                tokens = block(tokens)
+                tokens = block(tokens, kept=own)
             if i in wanted_tokens:
                 states[i] = tokens
         if final_norm:
@@ -264,13 +272,18 @@ class ViTEncoder(keras.Model):
         self(ops.zeros((1, *self.image_size, 3)))
         super().export(*arguments, **kwargs)
 
-    def resized(self, image_size: int | Sequence[int]) -> ViTEncoder:
+    def resized(self, image_size: int | Sequence[int], positions: str | None = None) -> ViTEncoder:
         """Return an encoder for another input size, rectangles too: same weights, the positions resized bicubically.
 
+        Args:
+            image_size: side or (height, width) in pixels.
+            positions: `learned` makes them trainable in the copy, `sincos` constant; None leaves them as they are.
+
         Raises:
-            ValueError: a side is no multiple of the patch size.
+            ValueError: a side is no multiple of the patch size, or `positions` is not known.
         """
-        other = ViTEncoder.from_config({**self.get_config(), "image_size": sides(image_size), "name": None})
+        changes = {"image_size": sides(image_size), "positions": positions or self.position_kind, "name": None}
+        other = ViTEncoder.from_config({**self.get_config(), **changes})
         for target, source in zip(other.variables, self.variables, strict=True):
             if source is not self.positions:
                 target.assign(source)

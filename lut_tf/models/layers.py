@@ -63,6 +63,22 @@ def mean_tokens(tokens: Any) -> Any:
     return ops.mean(ops.cast(tokens, "float32"), axis=1)
 
 
+def drop_path_factors(draws: Any, rate: float) -> Any:
+    """Decide which paths around a block's attention and MLP are taken, and by how much they count.
+
+    Args:
+        draws: (B, 2 · depth) float32, uniform in [0, 1): of attention and MLP of each block in turn. A path is dropped
+            where its draw is below its block's rate.
+        rate: of the last block, below 1; it rises linearly from 0 at the first block (of a single block, which is the
+            first, it is 0).
+
+    Returns:
+        (B, 2 · depth) float32: 0 for what is dropped, else 1/(1 − its block's rate), so that the mean is 1.
+    """
+    rates = np.repeat(np.linspace(0.0, rate, draws.shape[1] // 2), 2).astype("float32")
+    return ops.where(draws >= rates, 1.0 / (1.0 - rates), 0.0)
+
+
 def sincos_positions(grid: tuple[int, int], width: int, class_token: bool = True) -> np.ndarray:
     """Return the fixed 2-D sine-cosine position table (LUT §3, after MAE).
 
@@ -234,11 +250,22 @@ class Block(SameShape):
                 layer.build(input_shape)
         self.built = True
 
-    def call(self, x: Any, return_attention: bool = False) -> Any:
-        """Return the tokens (B, T, D); with `return_attention`, also the attention (B, heads, T, T), as `Attention`."""
+    def call(self, x: Any, return_attention: bool = False, kept: Any = None) -> Any:
+        """Return the tokens (B, T, D); with `return_attention`, also the attention (B, heads, T, T), as `Attention`.
+
+        Args:
+            x: (B, T, D).
+            return_attention: the attention is wanted too.
+            kept: (B, 2) by how much what attention and MLP add counts, see `drop_path_factors`; None: wholly.
+        """
         mixed = self.attention(self.norm1(x), return_attention=return_attention)
         mixed, attention = mixed if return_attention else (mixed, None)
-        x = x + (mixed if self.scale1 is None else self.scale1(mixed))
+        x = x + _counted(mixed if self.scale1 is None else self.scale1(mixed), kept, 0)
         mapped = self.mlp(self.norm2(x))
-        x = x + (mapped if self.scale2 is None else self.scale2(mapped))
+        x = x + _counted(mapped if self.scale2 is None else self.scale2(mapped), kept, 1)
         return (x, attention) if return_attention else x
+
+
+def _counted(added: Any, kept: Any, path: int) -> Any:
+    """Multiply what a path adds (B, T, D) by its factors, column `path` of (B, 2)."""
+    return added if kept is None else added * ops.cast(kept[:, path, None, None], added.dtype)
