@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lut_tf.config import Config
 from lut_tf.interop.encoders import LAYOUTS, read_encoder, save_encoder, save_folder
 from lut_tf.interop.files import check_target
 from lut_tf.interop.keras_files import load_keras
@@ -17,7 +18,7 @@ from lut_tf.methods.base import MaskedImageModel
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing
 from lut_tf.paths import is_saved_folder
-from lut_tf.training.run_directory import find_saved
+from lut_tf.training.run_directory import Saved, find_saved
 from lut_tf.writing import replacing
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def _write(network: Any, path: Path, layout: str) -> None:
 
 
 def _read_run(source: str | os.PathLike[str], step: int | None) -> MaskedImageModel:
-    saved = find_saved(source, step)
+    saved: Saved[Config] = find_saved(source, step)
     found = load_run(saved, other_step(saved))
     if found.step is not None:
         logger.warning("%s: %s is converted", source, found.origin)

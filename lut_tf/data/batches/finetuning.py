@@ -90,6 +90,7 @@ def finetuning_dataset(
         normal = normalise(image, preprocessing)
         return erase(normal, draws.rest[3 * count : own], noise, views), tf.gather(labels, index), draws.rest[own:]
 
+    @tf.autograph.experimental.do_not_convert  # as in `views.crops`
     def finish(step: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[Any, tf.Tensor]:
         images, numbers, drop_path = batch
         off = views.smoothing / classes
