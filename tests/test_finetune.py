@@ -398,13 +398,13 @@ def test_another_input_size_resizes_the_positions_and_says_so(
     assert cli.main(words.split()) == 0
     out = capsys.readouterr().out
     assert "positions resized from 4×4 to 6×4 patches" in out
-    assert "9 holdout 0.25 of training images" in out
+    assert "9 held-out images" in out
     classifier = keras.saving.load_model(run_dir / "classifier.keras")
     assert classifier.image_size == (24, 16)
     assert classifier.class_names == ("cat", "dog", "fox")
     (path,) = find_results([run_dir])
     result = read_result(path)
-    assert result.figures["top1"].count == 9 and result.data["part"] == "holdout 0.25 of training"
+    assert result.figures["top1"].count == 9 and result.data["part"] == "9 held-out images"
     assert "top5" not in result.figures  # of three classes
     config = from_yaml((run_dir / "config.yaml").read_text(encoding="utf-8"), FinetuneConfig)
     assert config.classifier.image_size == (24, 16)

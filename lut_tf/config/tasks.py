@@ -7,10 +7,11 @@ import yaml
 from lut_tf.config import core_schema
 from lut_tf.config.finetuning import FinetuneConfig
 from lut_tf.config.pretraining import Config
+from lut_tf.config.probing import LinearProbeConfig
 from lut_tf.config.run import RunConfig
 from lut_tf.config.tree import hints_of
 
-TREES: dict[str, type[RunConfig]] = {"train": Config, "finetune": FinetuneConfig}
+TREES: dict[str, type[RunConfig]] = {"train": Config, "finetune": FinetuneConfig, "probe": LinearProbeConfig}
 """The settings of every task by the verb that runs it."""
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from lut_tf.analysis.confusion import draw_confusion
 from lut_tf.analysis.curves import draw_accuracy_curves
-from lut_tf.config import FinetuneConfig, get_setting, may_differ, settings
+from lut_tf.config import FinetuneConfig
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, guesses_of, tally
+from lut_tf.evaluate.frozen import data_facts
 from lut_tf.evaluate.results import FOLDER, Figure, Result, accuracy, read_result, save_result
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.sources import checksum
@@ -24,7 +25,7 @@ from lut_tf.methods.classification import Classification
 from lut_tf.models.classifier import ViTClassifier
 from lut_tf.tasks.begun import Beginning
 from lut_tf.tasks.classes import Classes
-from lut_tf.tasks.result import announced, schedule_facts
+from lut_tf.tasks.result import announced, protocol_settings, schedule_facts
 from lut_tf.training.plan import Plan
 from lut_tf.training.run_directory import RunFiles
 from lut_tf.writing import replacing
@@ -83,14 +84,12 @@ class Measures:
         parts: the run's images.
         classes: of the images.
         why_not: why nothing can be measured, as far as the listing tells; empty where it can.
-        holdout: share of the training images that is held out to be measured on.
     """
 
     classifier: ViTClassifier
     parts: Parts
     classes: Classes
     why_not: str = ""
-    holdout: float = 0.0
 
     @property
     def why_none(self) -> str:
@@ -107,8 +106,7 @@ class Measures:
     @property
     def part(self) -> str:
         """What the closing figures are of, in words."""
-        name = self.parts.name(self.parts.final)
-        return f"holdout {self.holdout:g} of training" if self.holdout and name == "held-out" else name
+        return self.parts.name(self.parts.final)
 
     @property
     def said(self) -> str:
@@ -219,17 +217,12 @@ def closed(
         "finetune",
         figures,
         _model_facts(files, classifier, beginning),
-        _data_facts(config, measures, listing, len(labels)),
-        {name: get_setting(config, name) for name in settings(type(config)) if _decides(name)},
+        {**data_facts(config.data, listing, measures.parts), "classes": measures.classes.count},
+        protocol_settings(config),
         details,
     )
     save_result(result, files.root)
     return FinetuneResult(files, classifier, result, tuple(rows))
-
-
-def _decides(name: str) -> bool:
-    """Tell whether a setting is one of the protocol; images and encoder are told of by themselves."""
-    return not (may_differ(name) or name == "init_from" or name.startswith("data."))
 
 
 def _model_facts(files: RunFiles, classifier: ViTClassifier, beginning: Beginning) -> dict[str, Any]:
@@ -242,20 +235,6 @@ def _model_facts(files: RunFiles, classifier: ViTClassifier, beginning: Beginnin
         "parameters": int(classifier.count_params()),
         "image_size": list(classifier.image_size),
         "pooling": classifier.pooling,
-    }
-
-
-def _data_facts(config: FinetuneConfig, measures: Measures, listing: Listing, images: int) -> dict[str, Any]:
-    data = config.data
-    return {
-        "source": data.source,
-        "name": data.name or (Path(data.path).name if data.path else data.source),
-        "digest": listing.digest,
-        "evaluation_digest": listing.evaluation_digest,
-        "training_images": measures.classes.images,
-        "images": images,
-        "classes": measures.classes.count,
-        "part": measures.part,
     }
 
 
@@ -290,7 +269,7 @@ def _figures_table(result: Result) -> list[str]:
     figures, epoch = result.figures, result.details.get("best_epoch")
     names: list[str] = [name for name in ("top1", "top5") if name in figures]
     rows: dict[str, list[str]] = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
-    title = f"accuracy on {result.data['images']} {result.data['part']} images"
+    title = f"accuracy on {result.data['part']}"
     lines = [f"{title:<40}" + "".join(f"{name.replace('top', 'top-'):>20}" for name in names)]
     for words, row in rows.items():
         if row[0] in figures:
