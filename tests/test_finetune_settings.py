@@ -1,7 +1,6 @@
 """Every setting of fine-tuning does something, as `test_settings` has it of pre-training's.
 
-What only the engine and the sources of images read, and `test_settings` sees with the same code, is looked at here by
-`make test-all` alone.
+What `test_settings` sees of the same code, and what takes long, is looked at here by `make test-all` alone.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ pytestmark = pytest.mark.medium
 
 BASE: dict[str, Any] = {
     "init_from": "{}/deep.keras", "epochs": 4, "optimizer.batch_size": 16, "optimizer.warmup_epochs": 1.0,
+    "views.operations": 0,
 }  # fmt: skip
 # `probe` is not fine-tuning's, and its batches on twelve images are smaller.
 WITHOUT_PROBE = {
@@ -41,7 +41,9 @@ BESIDE = {
         if name.startswith(("data.", "compute.", "checkpoint.", "worker"))
     },
     "data.source": {"optimizer.batch_size": 12},
-    "views.magnitude": {"views.magnitude_std": 0.0},
+    "views.cutmix": {"views.mixup": 0.0},
+    "views.magnitude": {"views.operations": 2},
+    "views.magnitude_std": {"views.operations": 2},
 }
 OTHER_HERE: dict[str, dict[str, Any]] = {
     **{name: values for name, values in test_settings.OTHER_HERE.items() if name.startswith("data.")},
@@ -49,6 +51,7 @@ OTHER_HERE: dict[str, dict[str, Any]] = {
     "run_dir": {"run_dir": "elsewhere"},
     "init_from": {"init_from": "{}/deeper.keras"},
     "checkpoint.every_steps": {"checkpoint.every_steps": 50},
+    "views.switch": {"views.switch": 1.0},  # the first batch is mixed up by default
 }
 SEEN = {
     "run_dir": ["place"],
@@ -69,7 +72,6 @@ SEEN = {
     "data.parallel_calls": ["calls"],
     "views": ["batch"],
     "classifier": ["networks"],
-    "classifier.drop_path": ["networks", "batch"],
     "classifier.image_size": ["networks", "batch"],
     "optimizer": ["optimizer"],
     "optimizer.batch_size": ["peak", "batch", "fit"],
@@ -82,8 +84,10 @@ SEEN = {
     "compute.all_reduce": ["strategy"],
     "compute.deterministic": ["calls"],
 }
-OWN = ("init_from", "epochs", "seed", "views", "classifier", "optimizer")
-OWN_TOO = ("data.parallel_calls", "data.holdout", "logging.tensorboard", "compute.precision", "checkpoint.on_failure")
+NORMALLY = (
+    "views.flip", "views.mixup", "views.smoothing", "classifier", "optimizer.base_learning_rate",
+    "optimizer.layer_decay", "optimizer.minimum_learning_rate", "data.parallel_calls", "compute.precision",
+)  # fmt: skip
 
 
 class WatchedFinetuning(Watched):
@@ -98,7 +102,11 @@ class WatchedFinetuning(Watched):
         )
 
     def guesses_of(self, classifier: Any) -> Callable[[Any, np.ndarray], np.ndarray]:
-        return lambda source, chosen: np.zeros((len(chosen), 1), np.int32)
+        def guess(source: Any, chosen: np.ndarray) -> np.ndarray:
+            self.probes.append(len(chosen))
+            return np.zeros((len(chosen), 1), np.int32)
+
+        return guess
 
     def batches(self, source: Any, *, batch_size: int, steps: int, **options: Any) -> Any:
         """Make the pipeline only where it is looked at."""
@@ -118,18 +126,23 @@ def networks(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> An
     shape = (4, *classifier.image_size, 3)
     draws = random.random((4, 2 * classifier.encoder.depth), dtype="float32")
     inputs = {"images": random.normal(size=shape).astype("float32"), "drop_path_draws": draws}
+    head = classifier.head.kernel.numpy().tobytes()
     classifier.head.kernel.assign(random.normal(size=classifier.head.kernel.shape))  # it begins near 0
     loss = model.compute_losses((inputs, np.eye(4, classifier.classes, dtype="float32")))["total"]
     shapes = [(variable.path.partition("/")[2], tuple(variable.shape)) for variable in model.variables]
     momentum = model.momentum_at(0)
-    first = classifier.encoder.class_token.numpy().tobytes(), run.root and model.classifier.encoder.compute_dtype
+    first = classifier.encoder.class_token.numpy().tobytes(), head, classifier.encoder.compute_dtype
     return shapes, first, f"{float(loss):.6g}", momentum is not None and float(momentum)
 
 
 def optimizer(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> Any:
     told = test_settings.optimizer(run, model, data, options)
     rate = keras.optimizers.schedules.deserialize(model.optimizer.get_config()["learning_rate"])
-    config = {name: str(value) for name, value in model.optimizer.get_config().items() if name != "learning_rate"}
+    config = {
+        name: str(value)
+        for name, value in model.optimizer.get_config().items()
+        if name not in ("learning_rate", "name")
+    }
     return told, f"{float(rate(10**6)):.3g}", config
 
 
@@ -145,7 +158,7 @@ def measures(run: Watched, model: Any, data: Any, options: dict[str, Any]) -> An
     (probe,) = (callback for callback in options["callbacks"] if type(callback).__name__ == "Probe")
     logs: dict[str, float] = {}
     probe.on_epoch_end(0, logs)
-    return logs
+    return logs, run.probes
 
 
 RESPECTS: dict[str, Callable[..., Any]] = {
@@ -193,8 +206,7 @@ def respects(name: str) -> list[str]:
 
 
 def marked(name: str) -> Any:
-    own = name.split(".")[0] in OWN or name in OWN_TOO
-    return name if own else pytest.param(name, marks=pytest.mark.slow)
+    return name if name.startswith(NORMALLY) else pytest.param(name, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in settings(FinetuneConfig)])
@@ -212,6 +224,7 @@ def test_another_value_changes_what_a_fine_tuning_run_is(
         assert isinstance(found, Mistake) == (name in MISTAKEN), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("respect", sorted({respect for found in SEEN.values() for respect in found} - {"hosts"}))
 def test_the_same_settings_are_the_same_fine_tuning_run(
     respect: str, here: Path, looked: Callable[[FinetuneConfig, str], Any], tmp_path: Path
