@@ -91,6 +91,16 @@ def test_the_classes_are_those_of_the_public_data_set(path: Path, tmp_path: Path
     assert labels[0].num_classes == stated(path, "classes")
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_the_page_on_evaluation_says_what_the_recipe_says(path: Path) -> None:
+    page = (CONFIGS.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`{path.stem}`" in line]
+    cells = [cell.strip() for cell in row.split("|")]
+    wanted = [f"{stated(path, what):,}" for what in ("to train on", "to evaluate on", "classes")]
+    assert cells[3:5] == [f"{wanted[0]}, {wanted[1]}", wanted[2]]
+    assert cells[2] == {"tfds": "`tfds`", "image_folder": "folders"}[recipe(path).data.source]
+
+
 def shrunk(config: RunConfig, root: Path) -> RunConfig:
     """The same on a few made images of three classes, from a tiny encoder, for one epoch of one step."""
     tiny_encoder().save(root / "encoder.keras")
