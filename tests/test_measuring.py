@@ -27,7 +27,14 @@ from lut_tf.tasks.pretrain import pretrain
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pre-training run on the digits, of one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    quick = {"epochs": 1, "probe__every": 0, "probe__before_and_after": False, "logging__tensorboard": False}
+    quick = {
+        "epochs": 1,
+        "method__name": "mae",
+        "method__head__hidden": 4096,
+        "probe__every": 0,
+        "probe__before_and_after": False,
+        "logging__tensorboard": False,
+    }
     pretrain(small(folder, **quick))
     return folder
 
@@ -113,6 +120,7 @@ def test_an_encoder_is_the_same_in_every_form(encoders: Path) -> None:
     assert all(np.array_equal(a, b) for other in weights[1:] for a, b in zip(weights[0], other, strict=True))
 
 
+@pytest.mark.medium
 def test_settings_of_data_that_are_not_given_are_the_runs_own(
     run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

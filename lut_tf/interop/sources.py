@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lut_tf.config import Config, DataConfig, verb_of
-from lut_tf.config.networks import sides
+from lut_tf.config.networks import check_encoder, sides
+from lut_tf.config.presets import EncoderSize
 from lut_tf.paths import check_path, is_saved_folder, spelled_out
 from lut_tf.startup import import_tensorflow
 from lut_tf.training.run_directory import RunFiles, Saved, find_saved, is_through, read_saved
@@ -119,6 +120,7 @@ def open_encoder(
     encoder, words = _load(found, named)
     run = _run_of(found)
     if image_size is not None and sides(image_size) != encoder.image_size:
+        check_encoder(EncoderSize(encoder.patch_size, encoder.width, encoder.depth, encoder.heads), image_size)
         own, encoder = encoder.image_size, encoder.resized(image_size)
         words.append("positions resized from {}×{} to {}×{} pixels".format(*own, *encoder.image_size))
     path = spelled_out(source)
