@@ -76,9 +76,7 @@ class LinearProbe(TrainableModel):
             for pooling in frozen.poolings
         }
         normal = keras.initializers.RandomNormal(0.0, 0.01, seed=seed)
-        self.linears = {
-            head: keras.layers.Dense(classes, kernel_initializer=normal, name=head) for head in self.heads
-        }
+        self.linears = {head: keras.layers.Dense(classes, kernel_initializer=normal, name=head) for head in self.heads}
         for layer in (*self.norms.values(), *self.linears.values()):
             layer.build((None, frozen.encoder.width))
         # Of the checksum's 256 bits, as many as a variable holds exactly: replicas and checkpoints are compared by it.
