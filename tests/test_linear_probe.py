@@ -177,7 +177,7 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(encoder: Path, whol
     assert only_result(whole.run_dir)["figures"] == only_result(tmp_path / "probe")["figures"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_does(encoder: Path, whole: Whole, tmp_path: Path) -> None:
     linear_probe(probe_config(encoder, tmp_path / "probe", strategy="mirrored", devices=2))
     found = arrays(tmp_path / "probe")
