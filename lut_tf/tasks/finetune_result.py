@@ -17,6 +17,7 @@ from lut_tf.config import FinetuneConfig
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, guesses_of, tally
+from lut_tf.evaluate.frozen import data_facts
 from lut_tf.evaluate.results import FOLDER, Figure, Result, accuracy, read_result, save_result
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.sources import checksum
@@ -83,19 +84,12 @@ class Measures:
         parts: the run's images.
         classes: of the images.
         why_not: why nothing can be measured, as far as the listing tells; empty where it can.
-        holdout: share of the training images that is held out to be measured on.
     """
 
     classifier: ViTClassifier
     parts: Parts
     classes: Classes
     why_not: str = ""
-    holdout: float = 0.0
-
-    @property
-    def final(self) -> Source | None:
-        """What the closing figures are of."""
-        return self.parts.heldout or self.parts.validation
 
     @property
     def why_none(self) -> str:
@@ -112,19 +106,17 @@ class Measures:
     @property
     def part(self) -> str:
         """What the closing figures are of, in words."""
-        if self.parts.heldout is not None:
-            return "evaluation" if self.holdout else "held-out"
-        return f"holdout {self.holdout:g} of training" if self.holdout else "evaluation"
+        return self.parts.name(self.parts.final)
 
     @property
     def said(self) -> str:
         """What is measured when, or why nothing is."""
         if not self.possible:
             return f"no accuracies: {self.why_none}"
-        assert self.parts.validation is not None and self.final is not None
+        assert self.parts.validation is not None and self.parts.final is not None
         return (
             f"top-1 after each epoch on {len(_known(self.parts.validation))} validation images, at the end on "
-            f"{len(_known(self.final))} {self.part} images"
+            f"{len(_known(self.parts.final))} {self.part} images"
         )
 
     def while_training(self) -> dict[str, float]:
@@ -204,11 +196,11 @@ def closed(
         return FinetuneResult(files, classifier, why_not=measures.why_none)
     if again and (known := _written(files)) is not None:
         return FinetuneResult(files, classifier, known, tuple(_read_classes(files.classes)))
-    assert measures.final is not None
-    guesses, labels = measures.guesses(classifier, measures.final)
+    assert measures.parts.final is not None
+    guesses, labels = measures.guesses(classifier, measures.parts.final)
     figures = measures.figures(guesses, labels)
     if best_epoch is not None:
-        best = measures.figures(*measures.guesses(load_keras(files.best), measures.final))
+        best = measures.figures(*measures.guesses(load_keras(files.best), measures.parts.final))
         figures |= {f"best/{name}": figure for name, figure in best.items()}
     rows = class_rows(guesses[:, 0], labels, measures.classes.called)
     _write_classes(files.classes, rows)
@@ -225,7 +217,7 @@ def closed(
         "finetune",
         figures,
         _model_facts(files, classifier, beginning),
-        _data_facts(config, measures, listing, len(labels)),
+        {**data_facts(config.data, listing, measures.parts), "classes": measures.classes.count},
         protocol_settings(config),
         details,
     )
@@ -243,20 +235,6 @@ def _model_facts(files: RunFiles, classifier: ViTClassifier, beginning: Beginnin
         "parameters": int(classifier.count_params()),
         "image_size": list(classifier.image_size),
         "pooling": classifier.pooling,
-    }
-
-
-def _data_facts(config: FinetuneConfig, measures: Measures, listing: Listing, images: int) -> dict[str, Any]:
-    data = config.data
-    return {
-        "source": data.source,
-        "name": data.name or (Path(data.path).name if data.path else data.source),
-        "digest": listing.digest,
-        "evaluation_digest": listing.evaluation_digest,
-        "training_images": measures.classes.images,
-        "images": images,
-        "classes": measures.classes.count,
-        "part": measures.part,
     }
 
 
@@ -289,9 +267,9 @@ def _read_classes(path: Path) -> list[ClassRow]:
 
 def _figures_table(result: Result) -> list[str]:
     figures, epoch = result.figures, result.details.get("best_epoch")
-    names = [name for name in ("top1", "top5") if name in figures]
+    names: list[str] = [name for name in ("top1", "top5") if name in figures]
     rows: dict[str, list[str]] = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
-    title = f"accuracy on {result.data['images']} {result.data['part']} images"
+    title = f"accuracy on {result.data['part']}"
     lines = [f"{title:<40}" + "".join(f"{name.replace('top', 'top-'):>20}" for name in names)]
     for words, row in rows.items():
         if row[0] in figures:
