@@ -59,7 +59,8 @@ def knn_correct(
     correct = dict.fromkeys(neighbours, 0)
     for start in range(0, len(labels), QUERY_ROWS):
         rows = slice(start, start + QUERY_ROWS)
-        votes = np.exp(similarity[rows].astype("float64") / temperature)
+        # Shares of the first vote, which no temperature makes infinite.
+        votes = np.exp((similarity[rows] - similarity[rows, :1]).astype("float64") / temperature)
         voted = bank_labels[nearest[rows]]
         for k in correct:
             scores = np.zeros((len(votes), classes))
