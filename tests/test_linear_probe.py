@@ -34,7 +34,7 @@ from lut_tf.tasks.linear_probe_result import ProbeResult
 CHECKSUM = "0123456789abcdef" * 4
 SMALL: dict[str, Any] = {
     "epochs": 2, "optimizer__batch_size": 256, "optimizer__warmup_epochs": 1.0, "logging__tensorboard": False,
-    "optimizer__base_learning_rates": (1.0, 30.0), "compute__deterministic": True,
+    "optimizer__base_learning_rates": (1.0, 30.0),
 }  # fmt: skip
 
 
@@ -322,6 +322,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no encoder": ([], "init_from=null, but a probe measures an encoder: give"),
     "nothing there": (["{}/nothing"], "nothing' does not exist"),
     "a classifier": (["{}/classifier.keras"], "holds a ViTClassifier, and an encoder is wanted"),
+    "another probe": (["{}/probe"], "is the run of a linear probe, which keeps no encoder"),
     "no rate": (["{}/encoder.keras", "--optimizer.base_learning_rates", "[]"], "base_learning_rates=[] is empty"),
     "a rate twice": (["{}/encoder.keras", "--optimizer.base_learning_rates", "1,1"], "has a rate twice"),
     "a rate of nothing": (
@@ -370,6 +371,8 @@ def places(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.mkdir(parents=True, exist_ok=True)
             (path / f"{number}.png").write_bytes(png(number))
     shutil.copy(encoder, root / "encoder.keras")
+    (root / "probe").mkdir()
+    (root / "probe" / "config.yaml").write_text(to_yaml(LinearProbeConfig(init_from="x")), encoding="utf-8")
     ViTClassifier.from_encoder(tiny_encoder(), classes=2).save(root / "classifier.keras")
     return root
 
@@ -380,7 +383,9 @@ def test_what_bad_input_gets(case: str, places: Path, capsys: pytest.CaptureFixt
     assert main(["probe", *(word.format(places) for word in words)]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert any(said in line for line in lines) and all(line.startswith("lut-tf: error: ") for line in lines), lines
-    assert sorted(path.name for path in places.iterdir()) == ["classifier.keras", "encoder.keras", "images", "one"]
+    assert sorted(path.name for path in places.iterdir()) == [
+        "classifier.keras", "encoder.keras", "images", "one", "probe",
+    ]  # fmt: skip
 
 
 def test_a_run_may_not_go_on_with_other_rates(encoder: Path, tmp_path: Path) -> None:
