@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lut_tf.config import Config, FinetuneConfig, settings
+from lut_tf.config import Config, FinetuneConfig, LinearProbeConfig, settings
 
 # Another value for every setting, valid beside the defaults and the digits.
 OTHER: dict[str, Any] = {
@@ -49,7 +49,15 @@ FINETUNING_ALONE: dict[str, Any] = {
 OTHER_FINETUNING: dict[str, Any] = {
     name: FINETUNING_ALONE.get(name, OTHER.get(name)) for name in settings(FinetuneConfig) if name != "run_dir"
 }
-TABLES: dict[type, dict[str, Any]] = {Config: OTHER, FinetuneConfig: OTHER_FINETUNING}
+PROBING_ALONE: dict[str, Any] = {
+    "image_size": 32, "solver": "logistic", "optimizer.base_learning_rates": (0.2,),
+}  # fmt: skip
+OTHER_PROBING: dict[str, Any] = {
+    name: PROBING_ALONE.get(name, OTHER.get(name)) for name in settings(LinearProbeConfig) if name != "run_dir"
+}
+TABLES: dict[type, dict[str, Any]] = {
+    Config: OTHER, FinetuneConfig: OTHER_FINETUNING, LinearProbeConfig: OTHER_PROBING,
+}  # fmt: skip
 
 
 def changed(name: str, value: Any, tree: Any = None) -> Any:

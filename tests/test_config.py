@@ -17,6 +17,7 @@ from lut_tf.config import (
     Config,
     EncoderConfig,
     FinetuneConfig,
+    LinearProbeConfig,
     MethodConfig,
     build_group,
     check_value,
@@ -354,7 +355,7 @@ def test_what_may_not_differ_is_refused_on_a_run_dir(tree: type, tmp_path: Path)
 @pytest.mark.parametrize("wanted", TABLES)
 def test_a_run_dir_of_another_task_is_refused(tree: type, wanted: type, tmp_path: Path) -> None:
     """By the names at the top of its settings, also where a later version has added one of them."""
-    verbs = {Config: "train", FinetuneConfig: "finetune"}
+    verbs = {Config: "train", FinetuneConfig: "finetune", LinearProbeConfig: "probe"}
     text = to_yaml(tree())
     (tmp_path / "config.yaml").write_text(text)
     for known in (text, text.replace("seed: 0\n", "")):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import keras
@@ -29,11 +29,12 @@ from lut_tf.methods.linear_probe import FrozenEncoder, LinearProbe
 from lut_tf.tasks import linear_probe_result
 from lut_tf.tasks.judges import judges_of
 from lut_tf.tasks.linear_probe import linear_probe
+from lut_tf.tasks.linear_probe_result import ProbeResult
 
 CHECKSUM = "0123456789abcdef" * 4
 SMALL: dict[str, Any] = {
     "epochs": 2, "optimizer__batch_size": 256, "optimizer__warmup_epochs": 1.0, "logging__tensorboard": False,
-    "optimizer__base_learning_rates": (1.0, 30.0), "compute__deterministic": True,
+    "optimizer__base_learning_rates": (1.0, 30.0),
 }  # fmt: skip
 
 
@@ -52,12 +53,25 @@ def probe_config(encoder: Path, run_dir: Path, **settings: Any) -> LinearProbeCo
     return config
 
 
+class Whole(NamedTuple):
+    """A probe that nobody stops: its run directory, what it gave, and who was asked about which linear layers."""
+
+    run_dir: Path
+    outcome: ProbeResult
+    asked: list[tuple[np.ndarray, list[str]]]
+
+
 @pytest.fixture(scope="module")
-def whole(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of a probe that nobody stops."""
-    run_dir = tmp_path_factory.mktemp("whole") / "probe"
-    linear_probe(probe_config(encoder, run_dir))
-    return run_dir
+def whole(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    run_dir, asked = tmp_path_factory.mktemp("whole") / "probe", list[tuple[np.ndarray, list[str]]]()
+
+    def watched(model: LinearProbe, source: Any, heads: Any, what: str = "") -> Any:
+        asked.append((source.labels, list(heads)))
+        return linear_heads.head_guesses(model, source, heads, what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear_probe_result, "head_guesses", watched)
+        return Whole(run_dir, linear_probe(probe_config(encoder, run_dir)), asked)
 
 
 def arrays(run_dir: Path) -> dict[str, np.ndarray]:
@@ -91,11 +105,11 @@ class StopAt(keras.callbacks.Callback):
 
 
 @pytest.mark.medium
-def test_the_encoder_is_not_trained_and_not_saved(encoder: Path, whole: Path) -> None:
+def test_the_encoder_is_not_trained_and_not_saved(encoder: Path, whole: Whole) -> None:
     """What the run has learned is two linear layers for each of two tokens, two BatchNorms and a checksum."""
-    shapes = sorted(array.shape for name, array in arrays(whole).items() if not name.startswith("optimizer"))
+    shapes = sorted(array.shape for name, array in arrays(whole.run_dir).items() if not name.startswith("optimizer"))
     assert shapes == sorted([(16, 10), (10,)] * 4 + [(16,), (16,)] * 2 + [(16,)])
-    manifest = json.loads(next((whole / "checkpoints").glob("*/manifest.json")).read_text(encoding="utf-8"))
+    manifest = json.loads(next((whole.run_dir / "checkpoints").glob("*/manifest.json")).read_text(encoding="utf-8"))
     assert not [path for path, _ in manifest["variables"].values() if "block" in path or "patch" in path]
 
 
@@ -140,48 +154,47 @@ def _normal(images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.medium
-def test_rates_side_by_side_learn_what_each_learns_alone(encoder: Path, whole: Path, tmp_path: Path) -> None:
+def test_rates_side_by_side_learn_what_each_learns_alone(encoder: Path, whole: Whole, tmp_path: Path) -> None:
     config = probe_config(encoder, tmp_path / "alone", optimizer__base_learning_rates=(1.0,))
-    outcome, together = linear_probe(config), linear_probe(probe_config(encoder, whole)).model
+    outcome, together = linear_probe(config), whole.outcome.model
     result, alone = outcome.result, outcome.model
     assert alone is not None and together is not None and alone.linears.keys() == {"cls_1", "mean_1"}
     for name, layer in alone.linears.items():
         for own, other in zip(layer.variables, together.linears[name].variables, strict=True):
             np.testing.assert_allclose(own.numpy(), other.numpy(), rtol=1e-5, atol=1e-6, err_msg=own.path)
-    assert result is not None and result.details["choosing_images"] == {}  # there is nothing to choose
-    assert only_result(whole)["details"]["choosing_images"].keys() == {"cls_1", "cls_30", "mean_1", "mean_30"}
+    assert result is not None and result.details["base_learning_rate"] == {"cls": 1.0, "mean": 1.0}
 
 
 @pytest.mark.medium
-def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(encoder: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(encoder: Path, whole: Whole, tmp_path: Path) -> None:
     """Stopped inside an epoch, after a checkpoint inside it; bit for bit, and the figures too."""
     config = probe_config(encoder, tmp_path / "probe", checkpoint__every_steps=3)
     with pytest.raises(Stop):
         linear_probe(config, callbacks=[StopAt(1, 3)])
     linear_probe(config)
-    expected, found = arrays(whole), arrays(tmp_path / "probe")
+    expected, found = arrays(whole.run_dir), arrays(tmp_path / "probe")
     assert {n: a.tobytes() for n, a in expected.items()} == {n: a.tobytes() for n, a in found.items()}
-    assert only_result(whole)["figures"] == only_result(tmp_path / "probe")["figures"]
+    assert only_result(whole.run_dir)["figures"] == only_result(tmp_path / "probe")["figures"]
 
 
-@pytest.mark.medium
-def test_two_replicas_learn_what_one_does(encoder: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_replicas_learn_what_one_does(encoder: Path, whole: Whole, tmp_path: Path) -> None:
     linear_probe(probe_config(encoder, tmp_path / "probe", strategy="mirrored", devices=2))
     found = arrays(tmp_path / "probe")
-    for name, array in arrays(whole).items():
+    for name, array in arrays(whole.run_dir).items():
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.medium
 def test_another_encoder_is_refused_and_a_whole_run_scores_no_more(
-    encoder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: Path, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "probe"
-    shutil.copytree(whole, run_dir)
+    shutil.copytree(whole.run_dir, run_dir)
     asked: list[Any] = []
     monkeypatch.setattr(linear_probe_result, "head_guesses", lambda *arguments: asked.append(arguments))
     result = linear_probe(probe_config(encoder, run_dir)).result
-    assert result == read_result(next(whole.glob("results/*.json"))) and not asked
+    assert result == read_result(next(whole.run_dir.glob("results/*.json"))) and not asked
     other = encoder.with_name("other.keras")
     tiny_encoder().save(other)
     shutil.copy(encoder, tmp_path / "kept.keras")
@@ -194,33 +207,24 @@ def test_another_encoder_is_refused_and_a_whole_run_scores_no_more(
 
 
 @pytest.mark.medium
-def test_the_best_rate_is_chosen_by_some_images_and_scored_once_on_others(
-    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every question is written down: by whom, about which linear layers, and what came of it."""
-    asked: list[tuple[np.ndarray, list[str]]] = []
-
-    def watched(model: LinearProbe, source: Any, heads: Any, what: str = "") -> Any:
-        asked.append((source.labels, list(heads)))
-        return linear_heads.head_guesses(model, source, heads, what)
-
-    monkeypatch.setattr(linear_probe_result, "head_guesses", watched)
-    result = linear_probe(probe_config(encoder, tmp_path / "probe")).result
+def test_the_best_rate_is_chosen_by_some_images_and_scored_once_on_others(whole: Whole) -> None:
+    result = whole.outcome.result
     assert result is not None
     shares = result.details["choosing_images"]
     best = {p: max((n for n in shares if n.startswith(p)), key=lambda name: shares[name]) for p in ("cls", "mean")}
     chosen = {p: float(name.split("_")[1]) for p, name in best.items()}
     assert result.details["base_learning_rate"] == chosen
-    *choosing, (labels, heads) = asked
+    *choosing, (labels, heads) = whole.asked
     assert heads == list(best.values()) and np.array_equal(labels, digits("heldout").labels)
     assert len(choosing) == 2 + 1 and all(np.array_equal(own, digits("validation").labels) for own, _ in choosing)
     assert {name: figure.count for name, figure in result.figures.items()} == dict.fromkeys(
         ["cls/top1", "cls/top5", "mean/top1", "mean/top5"], 300
     )
     assert result.data["part"] == "300 held-out images" and result.data["choosing_images"] == 300
-    lines = [json.loads(line) for line in (tmp_path / "probe" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (whole.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[-1]["validation_cls_top1"] == pytest.approx(shares[best["cls"]])
     assert lines[-1]["loss"] == pytest.approx(sum(lines[-1][name] for name in shares), rel=1e-5)
+    assert "scored" not in whole.outcome.summary() and "cls: base learning rate" in whole.outcome.summary()
 
 
 def labelled(count: int) -> ArraySource:
@@ -246,7 +250,7 @@ def test_who_judges(case: str) -> None:
         config = replaced(config, ["optimizer", "base_learning_rates"], (0.1,))
     judges = judges_of(config, parts)
     choosing = 0 if judges.choosing is None else len(judges.choosing)
-    assert (choosing, len(judges.scoring), judges.name) == expected
+    assert (choosing, len(judges.scoring), judges.name) == expected and judges.chooses == several
     assert set(judges.scoring.labels.tolist()) == {0, 1}
 
 
@@ -290,10 +294,10 @@ def test_logistic_regression_chooses_refits_and_scores(encoder: Path, tmp_path: 
     parts = [digits(part) for part in ("train", "validation", "heldout")]
     x = [encoder_features(network, "cls")(part, np.arange(len(part))) for part in parts]
     y = [part.labels for part in parts]
-    shares = {c: np.mean(logistic_fit(x[0], y[0], c).predict(x[1]) == y[1]) for c in INVERSE_STRENGTHS}
-    best = max(shares, key=lambda c: shares[c])
+    shares, best = result.details["choosing_images"]["cls"], result.details["inverse_strength"]["cls"]
+    assert shares.keys() == {f"{c:g}" for c in INVERSE_STRENGTHS} and shares[f"{best:g}"] == max(shares.values())
+    assert shares[f"{best:g}"] == pytest.approx(np.mean(logistic_fit(x[0], y[0], best).predict(x[1]) == y[1]))
     fit = logistic_fit(np.concatenate(x[:2]), np.concatenate(y[:2]), best)
-    assert result.details["inverse_strength"]["cls"] == best
     assert result.figures["cls/top1"].value == pytest.approx(np.mean(fit.predict(x[2]) == y[2]))
     assert not (tmp_path / "encoder_probe").exists()
 
@@ -318,6 +322,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no encoder": ([], "init_from=null, but a probe measures an encoder: give"),
     "nothing there": (["{}/nothing"], "nothing' does not exist"),
     "a classifier": (["{}/classifier.keras"], "holds a ViTClassifier, and an encoder is wanted"),
+    "another probe": (["{}/probe"], "is the run of a linear probe, which keeps no encoder"),
     "no rate": (["{}/encoder.keras", "--optimizer.base_learning_rates", "[]"], "base_learning_rates=[] is empty"),
     "a rate twice": (["{}/encoder.keras", "--optimizer.base_learning_rates", "1,1"], "has a rate twice"),
     "a rate of nothing": (
@@ -366,6 +371,8 @@ def places(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.mkdir(parents=True, exist_ok=True)
             (path / f"{number}.png").write_bytes(png(number))
     shutil.copy(encoder, root / "encoder.keras")
+    (root / "probe").mkdir()
+    (root / "probe" / "config.yaml").write_text(to_yaml(LinearProbeConfig(init_from="x")), encoding="utf-8")
     ViTClassifier.from_encoder(tiny_encoder(), classes=2).save(root / "classifier.keras")
     return root
 
@@ -376,7 +383,9 @@ def test_what_bad_input_gets(case: str, places: Path, capsys: pytest.CaptureFixt
     assert main(["probe", *(word.format(places) for word in words)]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert any(said in line for line in lines) and all(line.startswith("lut-tf: error: ") for line in lines), lines
-    assert sorted(path.name for path in places.iterdir()) == ["classifier.keras", "encoder.keras", "images", "one"]
+    assert sorted(path.name for path in places.iterdir()) == [
+        "classifier.keras", "encoder.keras", "images", "one", "probe",
+    ]  # fmt: skip
 
 
 def test_a_run_may_not_go_on_with_other_rates(encoder: Path, tmp_path: Path) -> None:

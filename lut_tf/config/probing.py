@@ -130,11 +130,8 @@ class LinearProbeConfig(RunConfig):
                 "init_from=null, but a probe measures an encoder: give --init_from a pre-training run's directory, "
                 "an encoder's .keras file or other people's weights"
             )
-        told_together(
-            lambda: self.check_start(self.init_from),
-            lambda: super(LinearProbeConfig, self).check(name) if self.init_from.strip() else None,
-            self._check_solver,
-        )
+        self.check_start(self.init_from)
+        told_together(lambda: super(LinearProbeConfig, self).check(name), self._check_solver)
 
     def _check_solver(self) -> None:
         default = LinearProbeConfig(init_from=self.init_from)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-INVERSE_STRENGTHS = tuple(10.0**power for power in range(-4, 4))
+INVERSE_STRENGTHS = tuple(10.0**power for power in range(-4, 3))
 """Of the regularisation, scikit-learn's C, on standardised features: what is chosen from."""
 
 

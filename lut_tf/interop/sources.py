@@ -169,7 +169,10 @@ def checksum(network: Any) -> str:
 def _find_in_run(path: Path, step: int | None, setting: str, named: str) -> Path | Saved:
     """Return what a directory has saved: the finished run's encoder, or whatever `find_saved` finds."""
     files = RunFiles(path)
-    if verb_of_run(files) not in ("train", None):
+    verb = verb_of_run(files)
+    if verb == "probe":
+        raise ValueError(f"{named} is the run of a linear probe, which keeps no encoder: give {KINDS}")
+    if verb not in ("train", None):
         raise ValueError(
             f"{named} is a run that trained a classifier, and an encoder is wanted: give {KINDS}; "
             "lut-tf evaluate measures classifiers"

@@ -16,14 +16,17 @@ class Judges(NamedTuple):
     """Images that are not trained on.
 
     Attributes:
-        choosing: decide between settings; None: there is nothing to choose.
+        choosing: decide between settings, or where there is nothing to choose are looked at while training; None: there
+            are none.
         scoring: asked once, when all is chosen.
         name: what these are, in words.
+        chooses: whether there is something to choose.
     """
 
     choosing: Source | None
     scoring: Source
     name: str
+    chooses: bool
 
     @property
     def part(self) -> str:
@@ -39,8 +42,10 @@ class Judges(NamedTuple):
     @property
     def said(self) -> str:
         """Who judges, for people."""
-        chosen = "" if self.choosing is None else f"chosen by {len(known_labels(self.choosing)[0])} held-out images, "
-        return f"{chosen}scored once on {self.part}"
+        if self.choosing is None:
+            return f"scored once on {self.part}"
+        what = "chosen by" if self.chooses else "looked at after each epoch:"
+        return f"{what} {len(known_labels(self.choosing)[0])} other images; scored once on {self.part}"
 
 
 def judges_of(config: LinearProbeConfig, parts: Parts) -> Judges:
@@ -63,7 +68,7 @@ def judges_of(config: LinearProbeConfig, parts: Parts) -> Judges:
     for part in (choosing, scoring):
         if part is not None and not len(known_labels(part)[0]):
             raise ValueError(f"data.source={config.data.source}: no {name} image has a label: give others")
-    return Judges(choosing, scoring, name)
+    return Judges(choosing, scoring, name, config.chooses)
 
 
 def _halves(config: LinearProbeConfig, source: Source) -> tuple[Source, Source]:

@@ -47,24 +47,25 @@ def logistic_probe(config: LinearProbeConfig, listing: Listing) -> ProbeResult:
         (judges.choosing, {"part": "first half" if halved else "choosing", **(evaluation if halved else training)}),
         (judges.scoring, {"part": "second half" if halved else parts.name(judges.scoring), **evaluation}),
     ]
-    figures, details = {}, {"inverse_strength": {}, "choosing_images": {}, "in_words": []}
+    figures, chosen, by_strength, words = {}, {}, {}, []
     poolings = ("cls", "mean") if opened.encoder.has_class_token else ("mean",)
     for pooling in poolings:
         train, choosing, scoring = (_examples(config, opened, pooling, *stamp) for stamp in stamps)
         shares = choose_strength(*train, *choosing)
         best = max(shares, key=lambda strength: shares[strength])
-        fit = logistic_fit(*(np.concatenate(pair) for pair in zip(train, choosing, strict=True)), best)
+        features, labels = (np.concatenate(pair) for pair in zip(train, choosing, strict=True))
+        fit = logistic_fit(features, labels, best)
         figures[f"{pooling}/top1"] = accuracy(int(np.sum(fit.predict(scoring[0]) == scoring[1])), len(scoring[1]))
-        details["inverse_strength"][pooling] = best
-        details["choosing_images"][pooling] = {f"{strength:g}": share for strength, share in shares.items()}
-        details["in_words"].append(f"{pooling}: C = {best:g}, {100 * shares[best]:.1f} % of the choosing images")
+        chosen[pooling] = best
+        by_strength[pooling] = {f"{strength:g}": share for strength, share in shares.items()}
+        words.append(f"{pooling}: C = {best:g}, {100 * shares[best]:.1f} % of the choosing images")
     result = Result(
         "logistic_probe",
         figures,
         {**opened.facts, "pooling": ", ".join(poolings)},
         {**data_facts(config.data, listing, parts), **judges.facts},
         {"solver": config.solver},
-        details,
+        {"inverse_strength": chosen, "choosing_images": by_strength, "in_words": words},
     )
     return ProbeResult(None, result, save_result(result, str(config.init_from)))
 
