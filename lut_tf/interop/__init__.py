@@ -1,19 +1,21 @@
 """Other people's weights, in and out: the LUT and MAE reference trainers, timm, Hugging Face."""
 
-from lut_tf.interop.convert import convert
-from lut_tf.interop.encoders import load_encoder, save_encoder
-from lut_tf.interop.keras_files import load_keras, load_keras_weights
-from lut_tf.interop.reference import load_reference, save_reference, to_reference
-from lut_tf.interop.torch_files import MissingExtraError
+from lut_tf.lazy import lazy_names
 
-__all__ = [
-    "MissingExtraError",
-    "convert",
-    "load_encoder",
-    "load_keras",
-    "load_keras_weights",
-    "load_reference",
-    "save_encoder",
-    "save_reference",
-    "to_reference",
-]
+_NAMES = {
+    "MissingExtraError": "lut_tf.interop.torch_files",
+    "OpenedEncoder": "lut_tf.interop.sources",
+    "convert": "lut_tf.interop.conversion",
+    "find_encoder": "lut_tf.interop.sources",
+    "load_encoder": "lut_tf.interop.encoders",
+    "load_keras": "lut_tf.interop.keras_files",
+    "load_keras_weights": "lut_tf.interop.keras_files",
+    "load_reference": "lut_tf.interop.reference",
+    "open_encoder": "lut_tf.interop.sources",
+    "save_encoder": "lut_tf.interop.encoders",
+    "save_reference": "lut_tf.interop.reference",
+    "to_reference": "lut_tf.interop.reference",
+}
+
+__all__ = [*_NAMES]  # noqa: PLE0604
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)
