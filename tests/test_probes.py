@@ -13,7 +13,7 @@ from runs import small
 from settings_table import changed_all
 
 from lut_tf.data import ArraySource, digits
-from lut_tf.data.reading.sources import Parts
+from lut_tf.data.reading.sources import Chosen, Parts
 from lut_tf.tasks.probes import Probes
 
 
@@ -60,3 +60,30 @@ def test_figures_of_other_evaluation_images_are_measured_anew(tmp_path: Path) ->
     rows = probes.before(encoder)
     assert rows["random encoder"]["knn"] > 0 and "trained encoder" not in rows
     assert probes.completed(encoder, rows).keys() == old.keys() == json.loads(path.read_text()).keys()
+
+
+def part(*indices: int) -> Chosen:
+    return Chosen(source(0, 1, 0), np.array(indices))
+
+
+ASKED = {
+    "evaluation images": (
+        None, source(0, 1, 0), None, "on 3 evaluation images; the closing table on 3 evaluation images"
+    ),
+    "the digits": (
+        None, source(0, 1, 0), source(0, 1, 1), "on 3 validation images; the closing table on 3 held-out images"
+    ),
+    "held-out images": (part(0, 2), part(1), None, "on 1 held-out images; the closing table on 1 held-out images"),
+    "held-out and evaluation images": (
+        part(0, 1), part(2), source(0, 1, 0), "on 1 validation images; the closing table on 3 evaluation images"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_it_is_said_on_which_images_figures_are(case: str, tmp_path: Path) -> None:
+    train, validation, heldout, said = ASKED[case]
+    parts = Parts(train or source(0, 1, 1), validation, heldout)
+    probes = Probes(changed_all({"probe.every": 1}), parts, tmp_path / "probes.json")
+    assert probes.said == f"probes: k-NN and linear every 1 epochs {said}"
+    assert probes.title == f"accuracy on {said.rsplit('on ')[-1]}" and probes.final is parts.final

@@ -22,9 +22,9 @@ Magnitude = Annotated[float, Range(0.0, 10)]
 # Which settings of `data` each source reads; the others would be given in vain.
 SOURCE_SETTINGS = {
     "digits": (),
-    "image_folder": ("path", "evaluation_path", "apply_exif", "bits"),
-    "tfrecord": ("path", "evaluation_path", "image_feature", "label_feature", "apply_exif", "bits"),
-    "tfds": ("path", "name", "split", "evaluation_split", "apply_exif", "bits"),
+    "image_folder": ("path", "evaluation_path", "holdout", "apply_exif", "bits"),
+    "tfrecord": ("path", "evaluation_path", "holdout", "image_feature", "label_feature", "apply_exif", "bits"),
+    "tfds": ("path", "name", "split", "evaluation_split", "holdout", "apply_exif", "bits"),
 }
 SOURCE_NEEDS = {"image_folder": ("path", "FOLDER"), "tfrecord": ("path", "PATTERN"), "tfds": ("name", "NAME")}
 
@@ -45,6 +45,8 @@ class DataConfig:
         name: the data set of `tfds` (`cifar10`, `imagenet2012`).
         split: the part of it to train on, slices such as `train[:90%]` too.
         evaluation_split: the part of it on which the probes are scored; without it none are.
+        holdout: share of the training images that is not trained on but measured on, so much of every class and always
+            the same ones: instead of evaluation images where there are none, and beside them to choose settings by.
         image_feature: the feature of `tfrecord` that holds an image's bytes; null: `image/encoded` or `image`.
         label_feature: the feature of `tfrecord` that holds its class number; null: without labels.
         apply_exif: turn and mirror images as their EXIF orientation says, as cameras and telephones mean them.
@@ -61,6 +63,7 @@ class DataConfig:
     name: str | None = None
     split: str = "train"
     evaluation_split: str | None = None
+    holdout: Decay = 0.0
     image_feature: str | None = None
     label_feature: str | None = None
     apply_exif: bool = True

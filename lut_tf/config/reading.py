@@ -153,9 +153,9 @@ def fitted(value: Any, hint: Any) -> Any:
     wanted = tuple if tuple in kinds and isinstance(value, list) else next(iter(kinds))
     kind = kinds[wanted]
     if wanted is tuple and isinstance(value, list):
-        return tuple(fitted(item, part) for item, part in zip(value, get_args(kind), strict=False)) + tuple(
-            value[len(get_args(kind)) :]
-        )
+        parts = get_args(kind)
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(fitted(item, part) for item, part in zip(value, parts, strict=False)) + tuple(value[len(parts) :])
     if wanted is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -241,7 +241,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, tree: Any = Config) ->
         "--print_config", action="store_true", help="print all settings as they came to be, as YAML, and do nothing"
     )
     default = tree()
-    sections = {"": parser.add_argument_group("the run")}
+    sections = {"": parser.add_argument_group("the run" if issubclass(tree, RunConfig) else "the measure")}
     for name in groups_of(tree):
         sections[name] = parser.add_argument_group(f"{name}: {meanings[name].rstrip('.')}")
     for name, hint in settings(tree).items():
@@ -347,8 +347,9 @@ def _meanings(tree: Any, prefix: str = "") -> dict[str, str]:
     from docstring_parser import parse
 
     meanings: dict[str, str] = {}
-    for part in parse(tree.__doc__ or "").params:
-        meanings[joined(prefix, part.arg_name)] = " ".join((part.description or "").split())
+    for kind in reversed(tree.__mro__):  # a group may build on another, and say of its settings what is its own
+        for part in parse(kind.__dict__.get("__doc__") or "").params if is_dataclass(kind) else ():
+            meanings[joined(prefix, part.arg_name)] = " ".join((part.description or "").split())
     for name, group in groups_of(tree).items():
         if "." not in name:
             meanings |= _meanings(group, joined(prefix, name))

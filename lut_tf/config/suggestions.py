@@ -18,7 +18,8 @@ USUAL = {
     "num_epochs": "epochs", "num_gpus": "devices", "num_workers": "data.parallel_calls", "objective": "method.name",
     "out_dir": "run_dir", "output": "run_dir", "output_dir": "run_dir", "resume": "run_dir", "save_dir": "run_dir",
     "save_every": "checkpoint.every_epochs", "save_freq": "checkpoint.every_epochs", "train_dir": "data.path",
-    "val_dir": "data.evaluation_path", "val_path": "data.evaluation_path", "wd": "optimizer.weight_decay",
+    "val_dir": "data.evaluation_path", "validation_split": "data.holdout",
+    "val_path": "data.evaluation_path", "wd": "optimizer.weight_decay",
     "warmup": "optimizer.warmup_epochs", "world_size": "devices",
 }  # fmt: skip
 RESUMES = " (a run that is started again on its run_dir goes on by itself)"

@@ -92,7 +92,8 @@ def describe(hint: Any, ranges: bool = True) -> str:
         return f"one of {', '.join(get_args(hint))}"
     if get_origin(hint) is tuple:
         items = get_args(hint)
-        return f"a list of {len(items)} {describe(items[0], ranges).removeprefix('a ').replace('number', 'numbers', 1)}"
+        count = "" if items[-1] is Ellipsis else f"{len(items)} "
+        return f"a list of {count}{describe(items[0], ranges).removeprefix('a ').replace('number', 'numbers', 1)}"
     if get_origin(hint) is Annotated:
         base, allowed = get_args(hint)
         return f"{WORDS[base]} {allowed}" if ranges else WORDS[base]

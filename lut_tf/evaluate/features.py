@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from lut_tf.data.batches.evaluation import evaluation_dataset
+from lut_tf.data.reading.damaged import raise_damage
 from lut_tf.data.reading.sources import Source
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import normalise
@@ -29,6 +30,27 @@ def sample(labels: np.ndarray, most: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)  # a probe every few epochs must not trace the encoder anew
+def _forward(encoder: ViTEncoder, pooling: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    how = encoder.preprocessing
+    images = tf.TensorSpec((None, *encoder.image_size, 3), tf.uint8)
+    return tf.function(lambda x: encoder.features(normalise(x, how), pooling), input_signature=[images])
+
+
+def feature_batches(encoder: ViTEncoder, pooling: str, source: Source, indices: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the encoder's features (B, D) float32 of a source's images, batch by batch, in the order of the indices.
+
+    Raises:
+        lut_tf.errors.Stopped: too many of the images are damaged.
+    """
+    forward = _forward(encoder, pooling)
+    try:
+        for images, _ in evaluation_dataset(source, indices, encoder.image_size, BATCH, encoder.preprocessing):
+            yield forward(images).numpy()
+    except tf.errors.OpError:
+        raise_damage([source])
+        raise
+
+
 def encoder_features(encoder: ViTEncoder, pooling: str = "mean") -> Callable[[Source, np.ndarray], np.ndarray]:
     """Return a function from a source and (N,) indices to the encoder's features (N, D) float32.
 
@@ -36,13 +58,9 @@ def encoder_features(encoder: ViTEncoder, pooling: str = "mean") -> Callable[[So
         encoder: in inference mode.
         pooling: `mean` of the patch tokens, or `cls`.
     """
-    how = encoder.preprocessing
-    images = tf.TensorSpec((None, *encoder.image_size, 3), tf.uint8)
-    forward = tf.function(lambda x: encoder.features(normalise(x, how), pooling), input_signature=[images])
 
     def extract(source: Source, indices: np.ndarray) -> np.ndarray:
-        batches = evaluation_dataset(source, indices, encoder.image_size, BATCH, how)
-        return _filled((forward(images).numpy() for images, _ in batches), len(indices))
+        return _filled(feature_batches(encoder, pooling, source, indices), len(indices))
 
     return extract
 

@@ -125,7 +125,8 @@ def open_encoder(
         words.append("positions resized from {}×{} to {}×{} pixels".format(*own, *encoder.image_size))
     path = spelled_out(source)
     origin = f"{path} ({', '.join(words)})" if words else path
-    return OpenedEncoder(encoder, os.path.abspath(path), origin, checksum(encoder), run, run and run_data(run))
+    data = None if run is None else run_data(run)
+    return OpenedEncoder(encoder, os.path.abspath(path), origin, checksum(encoder), run, data)
 
 
 def run_data(run: RunFiles) -> DataConfig | None:

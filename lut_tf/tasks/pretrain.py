@@ -69,7 +69,7 @@ def pretrain(
             facts = resolved(config, model, plan, run.strategy.num_replicas_in_sync)
             facts[EVALUATION_IMAGES] = listing.evaluation_digest
             notes = [start, probes.said, listing.left_out and f"left out: {listing.left_out}"]
-            if listing.evaluation is not None and listing.evaluation_digest == listing.digest:
+            if listing.evaluates_training:
                 notes.append("the evaluation images are the training images: the figures say nothing of new ones")
             run.announce(facts, announcement(facts, config.run_dir, *notes))
         batches = partial(_batches, config, model, plan, parts.train)

@@ -48,7 +48,7 @@ class Probes:
     @property
     def final(self) -> Source | None:
         """What the closing table is about."""
-        return self.parts.heldout or self.parts.validation
+        return self.parts.final
 
     @cached_property
     def why_none(self) -> str:
@@ -94,9 +94,8 @@ class Probes:
         return f"probes: {'; '.join(lines)}" if lines else ""
 
     def _asked(self, queries: Source | None) -> str:
-        names = {"held-out": self.parts.heldout, "validation": self.parts.heldout and self.parts.validation}
-        part = next((name for name, images in names.items() if images is queries), "evaluation")
-        return f"{min(len(queries), self.config.probe.queries) if queries else 0} {part} images"
+        asked = min(len(queries), self.config.probe.queries) if queries else 0
+        return f"{asked} {self.parts.name(queries)} images"
 
     @property
     def explanation(self) -> str:

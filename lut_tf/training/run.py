@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from lut_tf.config import RunConfig, to_yaml
 from lut_tf.data.batches.order import step_indices
+from lut_tf.data.reading.damaged import raise_damage
 from lut_tf.errors import Stopped
 from lut_tf.step import TrainableModel
 from lut_tf.training import callbacks, guards
@@ -250,10 +251,7 @@ class Run:
                 f"{self.files.root} could not be written ({full}); the last good "
                 f"checkpoint is {saved}: make room, then start again to go on from there"
             ) from error
-        for source in self._sources:
-            damage = getattr(source, "damage", None)
-            if damage is not None and damage.end is not None:
-                raise damage.end from None
+        raise_damage(self._sources)
         if self.host.total > 1 and isinstance(error, LOST_WORKER):
             raise Stopped(
                 f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "

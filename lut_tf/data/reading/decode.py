@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -175,12 +176,13 @@ def first_readable(
     raise log.stop(ValueError(log.summary() + "; no file is left to take the place of one"))
 
 
-def same_class(index: int, labels: NDArray[np.int32] | None, count: int) -> Iterator[int]:
+def same_class(index: int, labels: NDArray[np.int32] | None, among: NDArray[np.int64]) -> Iterator[int]:
     """Yield the images that may take the place of image `index`, itself first: those of its class, round from there.
 
-    `labels` (N,) may be in any order; without labels, or where the image's own is unknown (-1), any image may.
+    `labels` (N,) may be in any order; without labels, or where the image's own is unknown (-1), any image may that is
+    one of `among`, which rises.
     """
-    members = np.arange(count) if labels is None or labels[index] < 0 else np.flatnonzero(labels == labels[index])
+    members = among if labels is None or labels[index] < 0 else among[labels[among] == labels[index]]
     at = int(np.searchsorted(members, index))
     yield from members[at:].tolist()
     yield from members[:at].tolist()
@@ -195,6 +197,51 @@ def with_fallback(native: tf.data.Dataset, index: tf.Tensor, fallback: Callable[
     """
     rescued = tf.data.Dataset.from_tensors(index).map(lambda i: call_python(fallback, i))
     return native.ignore_errors().concatenate(rescued).take(1).get_single_element()
+
+
+class FileSource:
+    """A source of images that may be damaged: the next readable one of its class takes the place of one that is.
+
+    Attributes:
+        labels: class numbers (N,), or None.
+        classes: class names, or None.
+        damage: what was found damaged so far.
+    """
+
+    labels: NDArray[np.int32] | None
+    classes: list[str] | None
+    damage: DamageLog
+    _among: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        raise NotImplementedError
+
+    def image(self, index: tf.Tensor) -> tf.Tensor:
+        """See `Source.image`; raises `tf.errors.InvalidArgumentError` where too many files are damaged."""
+        return with_fallback(self._native(index), index, self._rescue)
+
+    def among(self, indices: NDArray[np.int64]) -> Self:
+        """Return this source, of whose images `indices` take each other's place only; both count damage together."""
+        part = copy.copy(self)
+        part._among = np.sort(indices)
+        return part
+
+    def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
+        among = np.arange(len(self)) if self._among is None else self._among
+        return first_readable(same_class(int(index), self.labels, among), self.damage, self._read, self._name)
+
+    def _native(self, index: tf.Tensor) -> tf.data.Dataset:
+        """Return a data set of image `index` as TensorFlow reads it, or of an error."""
+        raise NotImplementedError
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        """Return image `index` as Python reads it; raises `ImageFault`, or `Unreachable`."""
+        raise NotImplementedError
+
+    def _name(self, index: int) -> str:
+        """Say which image it is, for people."""
+        raise NotImplementedError
 
 
 def call_python(function: Callable[[Any], NDArray[np.uint8]], index: tf.Tensor) -> tf.Tensor:

@@ -27,6 +27,11 @@ def digest_of(listed: Listed | None) -> str:
     return found.hexdigest()
 
 
+def digest_of_part(digest: str, part: str) -> str:
+    """Return the SHA-256 of some of the images of a digest, told by words that decide which."""
+    return hashlib.sha256(f"{part} of {digest}".encode()).hexdigest()
+
+
 def _pieces(listed: Listed) -> Iterator[Any]:
     """Yield what tells one listing from another."""
     if isinstance(listed, FolderListing):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lut_tf.data.reading import cache
 from lut_tf.data.reading.contents import ImageFault, patiently
-from lut_tf.data.reading.decode import DamageLog, decode_with_tensorflow, first_readable, same_class, with_fallback
+from lut_tf.data.reading.decode import DamageLog, FileSource, decode_with_tensorflow
 from lut_tf.data.reading.features import feature_kinds, feature_values, label_of
 from lut_tf.data.reading.pillow import decode_with_pillow
 from lut_tf.data.reading.records import FOOTER, HEADER, RecordIndex, RecordListing, list_records, named, record_files
@@ -87,7 +87,7 @@ class TFRecords:
         return named(self.index, index)
 
 
-class ExampleSource:
+class ExampleSource(FileSource):
     """Images by their encoded bytes in `tf.train.Example`s; damaged ones are replaced as in `ImageFolder`.
 
     Args:
@@ -131,18 +131,13 @@ class ExampleSource:
     def __len__(self) -> int:
         return len(self.records)
 
-    def image(self, index: tf.Tensor) -> tf.Tensor:
-        """See `Source.image`."""
-        return with_fallback(self.records.dataset(index).map(self._decoded), index, self._rescue)
+    def _native(self, index: tf.Tensor) -> tf.data.Dataset:
+        return self.records.dataset(index).map(self._decoded)
 
     def _decoded(self, example: tf.Tensor) -> tf.Tensor:
         wanted = {self._image_feature: tf.io.FixedLenFeature([], tf.string)}
         content = tf.io.parse_single_example(example, wanted)[self._image_feature]
         return decode_with_tensorflow(content, self._apply_exif)
-
-    def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
-        candidates = same_class(int(index), self.labels, len(self))
-        return first_readable(candidates, self.damage, self._read, self.records.name)
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         try:
@@ -152,6 +147,9 @@ class ExampleSource:
         if not content or not isinstance(content, bytes):
             raise ImageFault("empty" if not content else "not an image")
         return decode_with_pillow(content, self._apply_exif, self._bits)
+
+    def _name(self, index: int) -> str:
+        return self.records.name(index)
 
     def _first_features(self) -> dict[str, str]:
         for index in range(min(len(self), 100)):

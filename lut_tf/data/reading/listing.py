@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lut_tf.config import DataConfig, validate
-from lut_tf.data.reading.digest import digest_of
+from lut_tf.data.reading.digest import digest_of, digest_of_part
 from lut_tf.data.reading.folder import FolderListing, counted, list_folder
+from lut_tf.data.reading.holdout import held_number, held_out
 from lut_tf.data.reading.records import RecordListing, list_records, record_files
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 DIGITS_TRAINING, DIGITS_VALIDATION = 1197, 300  # images of `sources.digits`
 NO_LABELS = "the training images have no labels"
+UNLABELLED = {
+    "image_folder": "is flat: sort it into class folders",
+    "tfrecord": "is read without labels: give data.label_feature",
+    "tfds": "has no labels: leave {setting} out",
+}
+"""What is wrong with images that are to be measured on, by their source, and the remedy."""
 ONE_CLASS = "the training images are of one class, and there is nothing to tell apart"
 
 
@@ -29,16 +36,18 @@ class Listing:
     """The images that `data` names.
 
     Attributes:
-        images: number of training images.
+        images: number of images that are trained on.
         evaluation_images: number of images that probes are scored on while training, or None without any.
-        train: what was found out of the training images; None: the digits, of which all is known.
+        train: what was found out of the training images, held-out ones too; None: the digits, of which all is known.
         evaluation: the same of the evaluation images, or None.
+        holdout: share of `train` that is held out (`lut_tf.data.reading.holdout`).
     """
 
     images: int
     evaluation_images: int | None
     train: Listed | None
     evaluation: Listed | None
+    holdout: float = 0.0
 
     @property
     def why_no_probes(self) -> str:
@@ -46,7 +55,9 @@ class Listing:
         if self.train is not None and not self.train.labelled:
             return NO_LABELS
         if self.evaluation_images is None:
-            return "there are no evaluation images (data.evaluation_path, or data.evaluation_split of tfds)"
+            return (
+                "there are no evaluation images (data.evaluation_path, data.evaluation_split of tfds or data.holdout)"
+            )
         if self.train is not None and self.train.classes is not None and len(self.train.classes) == 1:
             return ONE_CLASS
         return ""
@@ -54,12 +65,23 @@ class Listing:
     @cached_property
     def digest(self) -> str:
         """Which images these are to train on, in 64 letters (see `digest_of`)."""
-        return digest_of(self.train)
+        return digest_of_part(self._all, f"all but {self.holdout!r}") if self.holdout else self._all
 
     @cached_property
     def evaluation_digest(self) -> str:
-        """The same of the images that probes are scored on."""
+        """The same of the images that results are reported on."""
+        if self.evaluation is None and self.holdout:
+            return digest_of_part(self._all, f"{self.holdout!r} held out")
         return digest_of(self.evaluation)
+
+    @cached_property
+    def _all(self) -> str:
+        return digest_of(self.train)
+
+    @property
+    def evaluates_training(self) -> bool:
+        """Whether the evaluation images are the training images, and say nothing of new ones."""
+        return self.evaluation is not None and self.evaluation_digest == self._all
 
     @property
     def left_out(self) -> str:
@@ -76,7 +98,7 @@ def list_data(data: DataConfig) -> Listing:
 
     Raises:
         FileNotFoundError, ValueError: as `validate`, `list_folder`, `record_files`, `list_records`, `builder_of` and
-            `list_splits`, or the evaluation images have other classes.
+            `list_splits`, the evaluation images have other classes, or training images cannot be held out.
     """
     validate(data, "data")
     path, evaluation = str(data.path), data.evaluation_path
@@ -105,10 +127,26 @@ def _list_splits(data: DataConfig) -> tuple[SplitListing, SplitListing | None]:
 
 
 def _listing(data: DataConfig, train: Listed, evaluation: Listed | None) -> Listing:
-    if evaluation is None:
-        return Listing(train.images, None, train, None)
-    _check_classes(data, train, evaluation)
-    return Listing(train.images, evaluation.images, train, evaluation)
+    if evaluation is not None:
+        _check_classes(data, train, evaluation)
+    asked = None if evaluation is None else evaluation.images
+    if not data.holdout:
+        return Listing(train.images, asked, train, evaluation)
+    _check_holdout(data, train)
+    held = held_number(train.images, data.holdout)
+    return Listing(train.images - held, held, train, evaluation, data.holdout)
+
+
+def _check_holdout(data: DataConfig, train: Listed) -> None:
+    """Refuse to hold out images without labels, or too few; of what is not opened yet, as far as can be told."""
+    if not train.labelled:
+        part, unlabelled = data.split if data.source == "tfds" else data.path, UNLABELLED[data.source]
+        raise ValueError(
+            f"data.holdout={data.holdout:g} is for labelled images, but {part!r} "
+            f"{unlabelled.format(setting='data.holdout')}"
+        )
+    if isinstance(train, FolderListing) and train.labels is not None:
+        held_out(train.labels, data.holdout)
 
 
 def _check_classes(data: DataConfig, train: Listed, evaluation: Listed) -> None:
@@ -116,15 +154,10 @@ def _check_classes(data: DataConfig, train: Listed, evaluation: Listed) -> None:
     setting, value = "data.evaluation_path", data.evaluation_path
     if data.source == "tfds":
         setting, value = "data.evaluation_split", data.evaluation_split
-    start = f"{setting}: {value!r}"
-    remedies = {
-        "image_folder": "is flat: sort it into class folders",
-        "tfrecord": "is read without labels: give data.label_feature",
-        "tfds": "has no labels: leave data.evaluation_split out",
-    }
+    start, unlabelled = f"{setting}: {value!r}", UNLABELLED[data.source].format(setting=setting)
     for listing, part in ((train, data.split if data.source == "tfds" else data.path), (evaluation, value)):
         if not listing.labelled:
-            raise ValueError(f"{start} is for labelled images, but {part!r} {remedies[data.source]}")
+            raise ValueError(f"{start} is for labelled images, but {part!r} {unlabelled}")
     if train.classes != evaluation.classes:
         odd = sorted(set(train.classes or []) ^ set(evaluation.classes or []))
         names = ", ".join(odd[:5])

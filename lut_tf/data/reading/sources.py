@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from lut_tf.config import DataConfig
 from lut_tf.data.reading.contents import patiently, read_file
-from lut_tf.data.reading.decode import DamageLog, decode_with_tensorflow, first_readable, same_class, with_fallback
+from lut_tf.data.reading.decode import DamageLog, FileSource, decode_with_tensorflow
 from lut_tf.data.reading.examples import open_records
 from lut_tf.data.reading.folder import FolderListing, list_folder
+from lut_tf.data.reading.holdout import held_out
 from lut_tf.data.reading.listing import Listing, list_data
 from lut_tf.data.reading.pillow import decode_with_pillow
 from lut_tf.data.reading.public import SplitListing, open_split
@@ -97,7 +98,7 @@ def digits(part: Literal["train", "validation", "heldout"]) -> ArraySource:
     return ArraySource(np.repeat(gray, 3, axis=3), target[index].astype(np.int32), [str(i) for i in range(10)])
 
 
-class ImageFolder:
+class ImageFolder(FileSource):
     """Image files of any of `FORMATS` under a folder: one sub-folder a class, or flat without labels.
 
     Any colour mode becomes RGB (alpha dropped, 16 bits scaled to 8, the first frame of animations). A file that gives
@@ -138,12 +139,10 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
-    def image(self, index: tf.Tensor) -> tf.Tensor:
-        """See `Source.image`; raises `tf.errors.InvalidArgumentError` where too many files are damaged."""
-        native = tf.data.Dataset.from_tensors(index).map(self._native)
-        return with_fallback(native, index, self._rescue)
+    def _native(self, index: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensors(index).map(self._decoded)
 
-    def _native(self, index: tf.Tensor) -> tf.Tensor:
+    def _decoded(self, index: tf.Tensor) -> tf.Tensor:
         start, end = self._ends[index], self._ends[index + 1]
         path = tf.strings.substr(self._paths, start, end - start)
         if self._remote:  # its size is not known before: Python reads so much and no more
@@ -154,20 +153,67 @@ class ImageFolder:
                 content = tf.io.read_file(path)
         return decode_with_tensorflow(content, self._apply_exif)
 
-    def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
-        candidates = same_class(int(index), self.labels, len(self))
-        return first_readable(candidates, self.damage, self._read, self.files.__getitem__)
-
     def _read(self, index: int) -> NDArray[np.uint8]:
         return decode_with_pillow(patiently(lambda: read_file(self.files[index])), self._apply_exif, self._bits)
 
+    def _name(self, index: int) -> str:
+        return self.files[index]
+
+
+class Chosen:
+    """Some of another source's images, as a source of their own.
+
+    Damaged images among them are replaced by others of them, so that no image gets into a part that it is not of.
+
+    Args:
+        source: the other.
+        indices: which of its images (M,), in the order that they have here.
+    """
+
+    def __init__(self, source: Source, indices: NDArray[np.int64]) -> None:
+        self._source = source.among(indices) if isinstance(source, FileSource) else source
+        self.labels = None if source.labels is None else source.labels[indices]
+        self.classes = source.classes
+        self.damage: DamageLog | None = getattr(source, "damage", None)
+        self._count = len(indices)
+        with tf.device("CPU:0"):
+            self._indices = tf.constant(indices, tf.int64)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def image(self, index: tf.Tensor) -> tf.Tensor:
+        """See `Source.image`."""
+        return self._source.image(tf.gather(self._indices, index))
+
 
 class Parts(NamedTuple):
-    """The images to train on, to probe on while training, and to report on at the end."""
+    """The images to train on, to choose by while training, and to report on at the end.
+
+    Attributes:
+        train: what is learned from.
+        validation: labelled images to look at while training, and to choose settings by: the held-out training images
+            where `data.holdout` says so, else the evaluation images; None: there are none.
+        heldout: those that were looked at for no choice: the evaluation images where others are for validation; None:
+            there are no others.
+    """
 
     train: Source
     validation: Source | None
     heldout: Source | None
+
+    @property
+    def final(self) -> Source | None:
+        """What a result is reported on."""
+        return self.heldout or self.validation
+
+    def name(self, part: Source | None) -> str:
+        """Say which of its parts it is, for people."""
+        from_training = isinstance(self.validation, Chosen)
+        if part is self.validation and self.heldout is not None:
+            return "validation"
+        held = from_training if self.heldout is None else not from_training
+        return "held-out" if held else "evaluation"
 
 
 def open_sources(data: DataConfig, listing: Listing | None = None) -> Parts:
@@ -178,16 +224,20 @@ def open_sources(data: DataConfig, listing: Listing | None = None) -> Parts:
         listing: what `list_data` has found for them, which is not listed again; None: it is listed now.
 
     Raises:
-        FileNotFoundError, ValueError: as `list_data` and the source.
+        FileNotFoundError, ValueError: as `list_data`, the source and `held_out`.
     """
     listing = list_data(data) if listing is None else listing
     if listing.train is None:
         return Parts(digits("train"), digits("validation"), digits("heldout"))
     training, evaluation = ("split", "evaluation_split") if data.source == "tfds" else ("path", "evaluation_path")
-    train, validation = _opened(listing.train, data, f"data.{training}"), None
+    train, other = _opened(listing.train, data, f"data.{training}"), None
     if listing.evaluation is not None:
-        validation = _opened(listing.evaluation, data, f"data.{evaluation}")
-    return Parts(train, validation, None)
+        other = _opened(listing.evaluation, data, f"data.{evaluation}")
+    if not data.holdout:
+        return Parts(train, other, None)
+    assert train.labels is not None  # `list_data` has refused what has none
+    held = held_out(train.labels, data.holdout)
+    return Parts(Chosen(train, np.flatnonzero(~held)), Chosen(train, np.flatnonzero(held)), other)
 
 
 def _opened(listing: FolderListing | RecordListing | SplitListing, data: DataConfig, setting: str) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,10 @@ def test_public_data_sets_are_prepared_and_read(kind: str, tmp_path: Path) -> No
     assert sorted(numbers) == list(range(12))
     assert parts.train.classes == ["even", "odd"] and parts.train.labels is not None
     assert [n % 2 for n in numbers] == parts.train.labels.tolist()
+    held = replace(config, holdout=0.25)
+    parts, listing = open_sources(held), list_data(held)
+    assert parts.validation is not None and (listing.images, len(parts.validation)) == (len(parts.train), 3) == (9, 3)
+    assert sorted(shown(parts.train) + shown(parts.validation)) == list(range(12))
     builder = builder_of("lut_toy", str(tmp_path))
     (middle,) = list_splits(builder, [("train[4:8]", "data.split")])
     assert middle.images == 4 and shown(open_split(middle)) == numbers[4:8]

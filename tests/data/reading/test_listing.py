@@ -153,10 +153,12 @@ from lut_tf.config import DataConfig
 from lut_tf.data import list_data
 settings = (), ("image_folder", "{tmp_path}/images"), ("tfrecord", "{tmp_path}/records")
 counts = [list_data(DataConfig(*each)).images for each in settings]
+counts += [list_data(DataConfig(*each, holdout=0.3, label_feature=each[0][:2] == "tf" and "label" or None)).images
+           for each in settings[1:]]
 print(counts, *{{"tensorflow", "keras"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "[1197, 3, 4]\n", done.stderr
+    assert done.stdout == "[1197, 3, 4, 2, 3]\n", done.stderr
 
 
 WHY_NONE = {
