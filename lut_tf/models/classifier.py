@@ -154,7 +154,8 @@ class ViTClassifier(keras.Model):
     def resized(self, image_size: int | Sequence[int]) -> ViTClassifier:
         """Return a classifier for another input size with the same weights; see `ViTEncoder.resized`."""
         other = type(self)(self.encoder.resized(image_size), **self._settings())
-        for ours, theirs in ((other.norm, self.norm), (other.head, self.head)):
+        parts: list[tuple[Any, Any]] = [(other.norm, self.norm), (other.head, self.head)]
+        for ours, theirs in parts:
             if theirs is not None:
                 ours.set_weights(theirs.get_weights())
         return other
