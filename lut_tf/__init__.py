@@ -15,6 +15,7 @@ _NAMES = {
     "PixelDecoder": "lut_tf.models.decoder",
     "ViTClassifier": "lut_tf.models.classifier",
     "ViTEncoder": "lut_tf.models.encoder",
+    "finetune": "lut_tf.tasks.finetune",
     "pretrain": "lut_tf.tasks.pretrain",
 }
 _MODULES = {

@@ -73,7 +73,7 @@ ASKED = {
     "the digits": (
         None, source(0, 1, 0), source(0, 1, 1), "on 3 validation images; the closing table on 3 held-out images"
     ),
-    "held-out images": (part(0, 2), part(1), None, "on 1 held-out images; the closing table on 1 held-out images"),
+    "held-out images": (part(0, 1), part(2), None, "on 1 held-out images; the closing table on 1 held-out images"),
     "held-out and evaluation images": (
         part(0, 1), part(2), source(0, 1, 0), "on 1 validation images; the closing table on 3 evaluation images"
     ),
@@ -86,4 +86,4 @@ def test_it_is_said_on_which_images_figures_are(case: str, tmp_path: Path) -> No
     parts = Parts(train or source(0, 1, 1), validation, heldout)
     probes = Probes(changed_all({"probe.every": 1}), parts, tmp_path / "probes.json")
     assert probes.said == f"probes: k-NN and linear every 1 epochs {said}"
-    assert probes.title == f"accuracy on {said.rsplit('on ')[-1]}" and probes.final is parts.final
+    assert probes.title == f"accuracy on {said.rpartition(' on ')[2]}" and probes.final is parts.final

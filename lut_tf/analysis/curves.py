@@ -1,4 +1,4 @@
-"""Loss and probe curves of a run as one figure."""
+"""Loss and accuracy curves of a run as one figure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from lut_tf.writing import replacing
 
 LOSSES = {"loss": "total", "reconstruction": "reconstruction", "context": "context"}
+ACCURACIES = {"validation_top1": "top-1", "validation_top5": "top-5"}
 PROBES = {"probe_knn": "k-NN, validation images", "probe_linear": "linear, validation images"}
 
 
@@ -62,5 +63,32 @@ def draw_curves(metrics: Path, path: Path, baselines: dict[str, dict[str, float]
             "rises as it learns to tell them apart, and falls as the student follows",
             fontsize=7.5,
         )
+    with replacing(path) as written:
+        figure.savefig(written)
+
+
+def draw_accuracy_curves(metrics: Path, path: Path, best_epoch: int | None = None) -> None:
+    """Draw a fine-tuning run's training loss (left) and validation accuracies (right, where there are any).
+
+    Args:
+        metrics: the run's `metrics.jsonl`.
+        path: the PNG file to write.
+        best_epoch: the epoch, from 1, whose classifier was kept as the best.
+    """
+    lines = read_metrics(metrics)
+    measured = any(name in line for line in lines for name in ACCURACIES)
+    figure = Figure(figsize=(10 if measured else 5.5, 4), dpi=100, layout="constrained")
+    axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
+    _plot(axes[0], lines, {"loss": "cross-entropy, mixed and smoothed"}, marker="." if len(lines) < 20 else None)
+    axes[0].set_ylabel("training loss")
+    axes[0].legend()
+    if measured:
+        _plot(axes[1], lines, ACCURACIES, marker="o" if len(lines) < 40 else None)
+        if best_epoch is not None:
+            axes[1].axvline(
+                best_epoch, color="0.4", linestyle=":", linewidth=1, label=f"best top-1, epoch {best_epoch}"
+            )
+        axes[1].set_ylabel("accuracy on validation images")
+        axes[1].legend()
     with replacing(path) as written:
         figure.savefig(written)

@@ -7,7 +7,16 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lut_tf.cli.verb import Verb
-from lut_tf.config import Config, add_config_arguments, config_from, differences, from_yaml, get_setting, show
+from lut_tf.config import (
+    Config,
+    RunConfig,
+    add_config_arguments,
+    config_from,
+    differences,
+    from_yaml,
+    get_setting,
+    show,
+)
 from lut_tf.paths import spelled_out
 from lut_tf.startup import import_tensorflow
 from lut_tf.training.run_directory import GO_ON, RunFiles, read_saved
@@ -30,14 +39,15 @@ def run(arguments: Namespace) -> None:
     print(pretrain(config, listing).summary())
 
 
-def with_own_settings(words: list[str]) -> list[str]:
+def with_own_settings(words: list[str], tree: type[RunConfig] = Config) -> list[str]:
     """Have a command that names a run's directory, and no file of settings, begin with the settings of that run.
 
     Args:
-        words: of a command that takes the settings of a pre-training run.
+        words: of a command that takes the settings of a run.
+        tree: of the run's task; pre-training by default.
 
     Raises:
-        ValueError: the run's settings cannot be read.
+        ValueError: the run's settings cannot be read, or are another task's.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--config", "--run_dir"):
@@ -48,8 +58,8 @@ def with_own_settings(words: list[str]) -> list[str]:
     files = RunFiles(Path(spelled_out(given.run_dir)))
     if not os.path.isfile(files.config):  # also where the path is too long to be asked about
         return words
-    saved = read_saved(files, Config, f"run_dir={given.run_dir!r}", GO_ON)
-    written = from_yaml(files.config.read_text(encoding="utf-8"))
+    saved = read_saved(files, tree, f"run_dir={given.run_dir!r}", GO_ON)
+    written = from_yaml(files.config.read_text(encoding="utf-8"), tree)
     since = [f"--{name}={show(get_setting(saved, name))}" for name in differences(written, saved)]
     return ["--config", str(files.config), *since, *words]
 

@@ -8,6 +8,7 @@ texts of `--help`.
 from __future__ import annotations
 
 from lut_tf.config.data import DataConfig, FinetuneViews, ViewsConfig
+from lut_tf.config.finetuning import ClassifierConfig, FinetuneConfig, FinetuneOptimizer
 from lut_tf.config.methods import HeadConfig, MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.pretraining import Config
@@ -19,20 +20,32 @@ from lut_tf.config.run import (
     check_tf_config,
     may_differ,
 )
-from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
+from lut_tf.config.training import (
+    CheckpointConfig,
+    ComputeConfig,
+    LoggingConfig,
+    OptimizerConfig,
+    ProbeConfig,
+    RunCompute,
+    RunLogging,
+)
 from lut_tf.config.tree import build_group, changed, differences, get_setting, hints_of, validate
 from lut_tf.config.types import Count, Fraction, Seed, check_value, describe, show
 from lut_tf.lazy import lazy_names
 
 _READING = ("add_config_arguments", "config_from", "from_yaml", "settings", "to_yaml")
+_TASKS = ("TREES", "verb_of")
 
 __all__ = [
-    "COMPARED_BY_IMAGES", "MAY_DIFFER", "CheckpointConfig", "ComputeConfig", "Config", "Count", "DataConfig",
-    "DecoderConfig",
-    "EncoderConfig", "FinetuneViews", "Fraction", "HeadConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig",
-    "ProbeConfig", "RunConfig", "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_tf_config",
-    "check_value",
+    "COMPARED_BY_IMAGES", "MAY_DIFFER", "CheckpointConfig", "ClassifierConfig", "ComputeConfig", "Config", "Count",
+    "DataConfig", "DecoderConfig", "EncoderConfig", "FinetuneConfig", "FinetuneOptimizer", "FinetuneViews", "Fraction",
+    "HeadConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig", "ProbeConfig", "RunCompute", "RunConfig",
+    "RunLogging", "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_tf_config", "check_value",
     "describe", "differences", "get_setting", "hints_of", "may_differ", "show", "validate", *_READING,
+    *_TASKS,
 ]  # fmt: skip
 # PyYAML takes its time to import, which the methods need not wait for.
-__getattr__, __dir__ = lazy_names(__name__, dict.fromkeys(_READING, "lut_tf.config.reading"))
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {**dict.fromkeys(_READING, "lut_tf.config.reading"), **dict.fromkeys(_TASKS, "lut_tf.config.tasks")},
+)

@@ -158,6 +158,7 @@ class FinetuneViews:
 
     Args:
         scale: smallest and largest area of the random resized crop.
+        flip: flip images horizontally with probability 0.5.
         operations: RandAugment operations drawn for an image; 0: none.
         magnitude: their strength, 0 to 10.
         magnitude_std: standard deviation of the strength.
@@ -169,6 +170,7 @@ class FinetuneViews:
     """
 
     scale: tuple[PositiveFraction, PositiveFraction] = (0.08, 1.0)
+    flip: bool = True
     operations: NotNegativeInt = 2
     magnitude: Magnitude = 9.0
     magnitude_std: NotNegative = 0.5

@@ -11,23 +11,14 @@ from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
 from lut_tf.config.tree import spell_paths_out
 from lut_tf.errors import told_together
-from lut_tf.paths import check_path
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """One pre-training run.
+    """One pre-training run; what any run has is in `RunConfig`.
 
     Args:
-        run_dir: folder of everything the run writes; started again on it, the run goes on from its last checkpoint.
-        epochs: passes over the training images.
         seed: decides the initial weights, the order of the images, crops, colours and masks.
-        strategy: `single` device, `mirrored` over several, `multi_worker` over several hosts, or `auto` (mirrored where
-            more than one device is used, else single).
-        devices: GPUs to use, or the number of logical CPU devices where there is no GPU; null takes every GPU, or one
-            CPU device.
-        workers: the hosts of `multi_worker`, as host:port,host:port, the same in each process; null reads TF_CONFIG.
-        worker_index: this process' place among the workers, from 0.
         init_from: weights that a new run starts from: a run directory, an encoder's .keras file, or weights that
             `lut-tf convert` reads; null starts from chance. A run that goes on does not read it again.
         data: where the images come from.
@@ -64,15 +55,9 @@ class Config(RunConfig):
             lambda: self.method.visible(self.encoder.patches, "method"),
             lambda: self.views.check_size(self.encoder.image_size, "views"),
             lambda: super(Config, self).check(name),
-            self._check_start,
+            lambda: self.check_start(self.init_from),
             self._check_single_images,
         )
-
-    def _check_start(self) -> None:
-        if self.init_from is not None and not self.init_from.strip():
-            raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
-        if self.init_from is not None:
-            check_path("init_from", self.init_from)
 
     def _check_single_images(self) -> None:
         if self.method.name != "lut" or self.optimizer.batch_size // self.optimizer.accumulate != 1:

@@ -16,7 +16,7 @@ from lut_tf.paths import check_path
 
 if TYPE_CHECKING:
     from lut_tf.config.data import DataConfig
-    from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig
+    from lut_tf.config.training import CheckpointConfig, OptimizerConfig, RunCompute, RunLogging
 
 # What may change when a run is started again on its directory: nothing here alters what is learned.
 MAY_DIFFER = (
@@ -48,7 +48,19 @@ DATA_BEFORE = {"apply_exif": False}
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of any run that do not depend on its task; see the tasks' own for their meaning."""
+    """The settings of any run that do not depend on its task.
+
+    Args:
+        run_dir: folder of everything the run writes; started again on it, the run goes on from its last checkpoint.
+        epochs: passes over the training images.
+        seed: decides everything random: first weights, the order of the images, and what is done to them.
+        strategy: `single` device, `mirrored` over several, `multi_worker` over several hosts, or `auto` (mirrored where
+            more than one device is used, else single).
+        devices: GPUs to use, or the number of logical CPU devices where there is no GPU; null takes every GPU, or one
+            CPU device.
+        workers: the hosts of `multi_worker`, as host:port,host:port, the same in each process; null reads TF_CONFIG.
+        worker_index: this process' place among the workers, from 0.
+    """
 
     run_dir: str = "runs/lut"
     epochs: Count = 400
@@ -67,13 +79,13 @@ class RunConfig:
         def optimizer(self) -> OptimizerConfig: ...  # noqa: D102
 
         @property
-        def logging(self) -> LoggingConfig: ...  # noqa: D102
+        def logging(self) -> RunLogging: ...  # noqa: D102
 
         @property
         def checkpoint(self) -> CheckpointConfig: ...  # noqa: D102
 
         @property
-        def compute(self) -> ComputeConfig: ...  # noqa: D102
+        def compute(self) -> RunCompute: ...  # noqa: D102
 
     def __post_init__(self) -> None:
         spell_paths_out(self, "run_dir")
@@ -130,6 +142,17 @@ class RunConfig:
             ValueError: it is.
         """
         check_batch_size(self.optimizer.batch_size, images)
+
+    def check_start(self, source: str | None) -> None:
+        """Refuse an `init_from` that is no path.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if source is not None and not source.strip():
+            raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
+        if source is not None:
+            check_path("init_from", source)
 
     def _check_hosts(self) -> None:
         told_together(self._check_workers, self._check_reduction)

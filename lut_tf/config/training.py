@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,34 @@ class OptimizerConfig:
     max_bad_steps: NotNegativeInt = 0
     weight_decay: NotNegative = 0.05
     betas: tuple[Decay, Decay] = (0.9, 0.95)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate at the end of the warm-up."""
+        return scaled_rate(self.base_learning_rate, self.batch_size, self.rate_rule)
+
+
+def scaled_rate(base: float, batch_size: int, rule: str) -> float:
+    """Return the peak rate of a batch size.
+
+    Args:
+        base: rate before scaling.
+        batch_size: images of one optimizer step, over all devices and micro-batches.
+        rule: `sqrt` (LUT's pre-training: base · sqrt(batch)/4), `finetune` (LUT's fine-tuning: base · sqrt(batch)/8),
+            `linear` (MAE: base · batch/256) or `none` (base itself).
+
+    Raises:
+        ValueError: no rule has that name.
+    """
+    factors = {
+        "sqrt": math.sqrt(batch_size) / 4,
+        "finetune": math.sqrt(batch_size) / 8,
+        "linear": batch_size / 256,
+        "none": 1.0,
+    }
+    if rule not in factors:
+        raise ValueError(f"rule={rule!r} is not known: choose one of {', '.join(factors)}")
+    return base * factors[rule]
 
 
 @dataclass(frozen=True)
@@ -75,40 +104,58 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
-class LoggingConfig:
-    """What is written while training.
+class RunLogging:
+    """What any run writes while training.
 
     Args:
-        pictures_every: epochs between reconstruction pictures; 0 draws the last one only.
-        pictures: images in a picture.
         tensorboard: write scalars and pictures for TensorBoard.
     """
 
-    pictures_every: NotNegativeInt = 10
-    pictures: Count = 8
     tensorboard: bool = True
 
 
 @dataclass(frozen=True)
-class ComputeConfig:
-    """How the numbers are computed.
+class LoggingConfig(RunLogging):
+    """What pre-training writes while training.
+
+    Args:
+        pictures_every: epochs between reconstruction pictures; 0 draws the last one only.
+        pictures: images in a picture.
+    """
+
+    pictures_every: NotNegativeInt = 10
+    pictures: Count = 8
+
+
+@dataclass(frozen=True)
+class RunCompute:
+    """How any run's numbers are computed.
 
     Args:
         precision: `float32`, `mixed_bfloat16` (recent GPUs), or `mixed_float16` (with loss scaling). Weights, softmax,
-            LayerNorm, losses and the teacher's average are float32 in all three.
-        teacher_precision: what the teacher computes in, for instance mixed_bfloat16 beside a float32 student; null: as
-            the student.
-        jit_compile: let XLA compile colour, encoder, decoder and teacher.
+            LayerNorm, losses and averages of weights are float32 in all three.
+        jit_compile: let XLA compile the networks.
         all_reduce: what sums gradients over devices: `auto` (NCCL between GPUs), `nccl`, `hierarchical` or `one_device`
             on one host, `nccl` or `ring` between hosts.
         deterministic: the same numbers, bit for bit, in every run on the same machine; slower on GPUs.
     """
 
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    teacher_precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
     jit_compile: bool = False
     all_reduce: Literal["auto", "nccl", "hierarchical", "one_device", "ring"] = "auto"
     deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class ComputeConfig(RunCompute):
+    """How pre-training's numbers are computed.
+
+    Args:
+        teacher_precision: what the teacher computes in, for instance mixed_bfloat16 beside a float32 student; null: as
+            the student.
+    """
+
+    teacher_precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from lut_tf.config import Config, DataConfig
+from lut_tf.config import Config, DataConfig, verb_of
 from lut_tf.config.networks import sides
 from lut_tf.paths import check_path, is_saved_folder, spelled_out
 from lut_tf.startup import import_tensorflow
@@ -173,12 +171,11 @@ def _find_in_run(path: Path, step: int | None, setting: str, named: str) -> Path
 
 
 def _is_of_another_task(files: RunFiles) -> bool:
-    """Tell whether a configuration is not of pre-training, whose own is written whole, with decoder and method."""
+    """Tell whether a configuration is not of pre-training."""
     try:
-        settings = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError):
+        return verb_of(files.config.read_text(encoding="utf-8")) not in ("train", None)
+    except ValueError:
         return False  # whoever reads it says what is wrong with it
-    return isinstance(settings, dict) and bool(settings) and not {"decoder", "method"} & settings.keys()
 
 
 def _check_kind(path: Path, named: str) -> None:

@@ -1,19 +1,42 @@
-"""How a pre-training configuration has its method trained."""
+"""How a configuration has its model trained."""
 
 from __future__ import annotations
 
-from lut_tf.config import Config
+import keras
+
+from lut_tf.config import Config, FinetuneConfig, RunConfig
 from lut_tf.methods.base import MaskedImageModel
-from lut_tf.training.optimizer import adamw
-from lut_tf.training.schedules import scaled_rate, warmup_cosine
+from lut_tf.methods.classification import Classification
+from lut_tf.step import TrainableModel
+from lut_tf.training.optimizer import adamw, layerwise_adamw
+from lut_tf.training.schedules import warmup_cosine
 
 
 def compile_model(config: Config, model: MaskedImageModel, steps_per_epoch: int) -> None:
-    """Give the model the configuration's AdamW with its warm-up and cosine."""
+    """Give a method the configuration's AdamW with its warm-up and cosine."""
     wanted = config.optimizer
-    peak = scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule)
-    rate = warmup_cosine(peak, round(wanted.warmup_epochs * steps_per_epoch), config.epochs * steps_per_epoch)
-    optimizer = adamw(rate, wanted.weight_decay, wanted.betas, model=model)
+    rate = _rate(config, steps_per_epoch)
+    _compile(config, model, adamw(rate, wanted.weight_decay, wanted.betas, model=model))
+
+
+def compile_classification(config: FinetuneConfig, model: Classification, steps_per_epoch: int) -> None:
+    """Give a classifier the configuration's layer-wise AdamW with its warm-up and cosine."""
+    wanted = config.optimizer
+    rate = _rate(config, steps_per_epoch, wanted.minimum_learning_rate)
+    optimizer = layerwise_adamw(rate, wanted.weight_decay, wanted.betas, wanted.layer_decay, model=model.classifier)
+    _compile(config, model, optimizer)
+
+
+def _rate(
+    config: RunConfig, steps_per_epoch: int, minimum: float = 0.0
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    wanted = config.optimizer
+    warmup = round(wanted.warmup_epochs * steps_per_epoch)
+    return warmup_cosine(wanted.peak_learning_rate, warmup, config.epochs * steps_per_epoch, minimum)
+
+
+def _compile(config: RunConfig, model: TrainableModel, optimizer: keras.optimizers.Optimizer) -> None:
+    wanted = config.optimizer
     model.compile(
         optimizer,
         accumulate=wanted.accumulate,

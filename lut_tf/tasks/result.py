@@ -6,12 +6,11 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-from lut_tf.config import Config
+from lut_tf.config import Config, RunConfig
 from lut_tf.evaluate.probe import table
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.training.plan import Plan
 from lut_tf.training.run_directory import RunFiles
-from lut_tf.training.schedules import scaled_rate
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,6 @@ class RunResult:
 
 def resolved(config: Config, model: MaskedImageModel, plan: Plan, replicas: int) -> dict[str, Any]:
     """Return what the settings come to, by name."""
-    wanted = config.optimizer
     return {
         "method": type(model).__name__,
         "source": config.data.source,
@@ -65,26 +63,42 @@ def resolved(config: Config, model: MaskedImageModel, plan: Plan, replicas: int)
         "decoder_parameters": model.decoder.count_params(),
         "patches": model.encoder.patches,
         "visible_patches": model.visible,
+        **schedule_facts(config, plan, replicas),
+    }
+
+
+def schedule_facts(config: RunConfig, plan: Plan, replicas: int) -> dict[str, Any]:
+    """Return what any run's batch, length and rate come to, by name."""
+    wanted = config.optimizer
+    return {
         "epochs": config.epochs,
         "steps_per_epoch": plan.steps_per_epoch,
         "batch_size": wanted.batch_size,
         "devices": replicas,
         "micro_batches": wanted.accumulate,
         "images_per_device_and_micro_batch": wanted.batch_size // replicas // wanted.accumulate,
-        "peak_learning_rate": scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule),
+        "peak_learning_rate": wanted.peak_learning_rate,
     }
 
 
 def announcement(facts: dict[str, Any], run_dir: str, *notes: str) -> str:
     """Return a few lines for people of what `resolved` found, and the notes that are not empty."""
-    more = "".join(f"\n  {line}" for line in notes if line)
-    return (
-        f"{facts['method']} on {facts['images']} images of {facts['source']} -> {run_dir}\n"
-        f"  encoder {facts['encoder_parameters'] / 1e6:.2f} M parameters, "
+    return announced(
+        f"{facts['method']} on {facts['images']} images of {facts['source']} -> {run_dir}",
+        f"encoder {facts['encoder_parameters'] / 1e6:.2f} M parameters, "
         f"decoder {facts['decoder_parameters'] / 1e6:.2f} M; "
-        f"{facts['visible_patches']} of {facts['patches']} patches visible\n"
-        f"  {facts['epochs']} epochs of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
+        f"{facts['visible_patches']} of {facts['patches']} patches visible",
+        facts,
+        *notes,
+    )
+
+
+def announced(title: str, networks: str, facts: dict[str, Any], *notes: str) -> str:
+    """Return a run's lines for people: what it is, its networks, its schedule, and the notes that are not empty."""
+    schedule = (
+        f"{facts['epochs']} epochs of {facts['steps_per_epoch']} steps; batch {facts['batch_size']} = "
         f"{facts['devices']} device(s) × {facts['micro_batches']} micro-batch(es) × "
         f"{facts['images_per_device_and_micro_batch']}; "
-        f"peak learning rate {facts['peak_learning_rate']:.3g}{more}"
+        f"peak learning rate {facts['peak_learning_rate']:.3g}"
     )
+    return "\n  ".join([title, networks, schedule, *filter(None, notes)])

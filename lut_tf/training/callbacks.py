@@ -132,21 +132,22 @@ class Progress(keras.callbacks.Callback):
 
 
 class Probe(keras.callbacks.Callback):
-    """Add an encoder's measured worth to the logs, every `every` epochs.
+    """Add a network's measured worth to the logs, every `every` epochs.
 
     Args:
         measure: returns the figures by name.
         every: epochs between two measurements; 0 measures never.
+        part: what the figures' names begin with in the logs.
     """
 
-    def __init__(self, measure: Callable[[], dict[str, float]], every: int) -> None:
+    def __init__(self, measure: Callable[[], dict[str, float]], every: int, part: str = "probe") -> None:
         super().__init__()
-        self._measure, self._every = measure, every
+        self._measure, self._every, self._part = measure, every, part
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measure, if it is time."""
         if _due(epoch, self._every) and logs is not None:
-            logs.update({f"probe_{name}": value for name, value in self._measure().items()})
+            logs.update({f"{self._part}_{name}": value for name, value in self._measure().items()})
 
 
 def _step_of(line: bytes) -> float | None:

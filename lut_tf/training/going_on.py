@@ -39,7 +39,7 @@ def check_run_dir(config: RunConfig) -> None:
 
 def has_begun(files: RunFiles) -> bool:
     """Tell whether a run has saved anything that was learned; one that has not begins anew, with any settings."""
-    return has_weights(files) or files.encoder.is_file()
+    return has_weights(files) or files.encoder.is_file() or files.classifier.is_file()
 
 
 def same_place(one: Any, other: Any) -> bool:
@@ -110,7 +110,7 @@ def _refuse_others(config: RunConfig, saved: RunConfig, changed: list[str]) -> N
     )
     files = RunFiles(Path(config.run_dir))
     whole = has_weights(files)
-    starts = whole and hasattr(config, "init_from") and not any(name.startswith("encoder.") for name in changed)
+    starts = whole and hasattr(config, "encoder") and not any(name.startswith("encoder.") for name in changed)
     more = f" (with --init_from {shlex.quote(config.run_dir)} it starts from these weights)" if starts else ""
     raise ValueError(
         f"run_dir={config.run_dir!r} holds a run of another configuration ({listed}): "

@@ -89,7 +89,7 @@ class Run:
             # The chief holds the directory for all.
             with locked(self.files.root) if self.host.chief else nullcontext() as self._hold:
                 if self.host.chief:
-                    for folder in (self.files.root, self.files.pictures):
+                    for folder in (self.files.root, self.files.pictures, self.files.candidates):
                         remove_unfinished(folder)
                     if not steps_in(self.files.checkpoints):
                         self._write_config()

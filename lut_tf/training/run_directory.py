@@ -7,9 +7,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from lut_tf.config import Config, RunConfig, from_yaml
+from lut_tf.config import TREES, Config, RunConfig, from_yaml, verb_of
 from lut_tf.config.data import SOURCE_SETTINGS
 from lut_tf.config.run import DATA_BEFORE
 from lut_tf.paths import spelled_out
@@ -63,7 +63,7 @@ class RunFiles:
 
     @property
     def pictures(self) -> Path:
-        """Reconstructions and curves."""
+        """Reconstructions, confusion of classes, and curves."""
         return self.root / "pictures"
 
     @property
@@ -78,8 +78,38 @@ class RunFiles:
 
     @property
     def weights(self) -> Path:
-        """The weights of the whole method: student, decoder, heads, teacher."""
+        """The weights of the whole model: student, decoder, heads, teacher; or classifier and average."""
         return self.root / "model.weights.h5"
+
+    @property
+    def classifier(self) -> Path:
+        """The fine-tuned classifier as the last epoch left it, as Keras saves it."""
+        return self.root / "classifier.keras"
+
+    @property
+    def best(self) -> Path:
+        """The classifier of the epoch with the best validation accuracy."""
+        return self.root / "best.keras"
+
+    @property
+    def candidates(self) -> Path:
+        """What may become the best while the run goes on."""
+        return self.root / "best"
+
+    @property
+    def structure(self) -> Path:
+        """The classifier's arguments: a run that goes on need not find its first encoder again."""
+        return self.root / "classifier.json"
+
+    @property
+    def classes(self) -> Path:
+        """A line for each class: how many images, how many of them right, what the others were taken for."""
+        return self.root / "classes.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """Which classes were taken for which."""
+        return self.pictures / "confusion.png"
 
     @property
     def exported(self) -> Path:
@@ -102,9 +132,10 @@ class RunFiles:
         """
         files = (
             self.config, self.resolved, self.metrics, self.probes, self.curves, self.encoder, self.weights, self.lock,
+            self.classifier, self.best, self.structure, self.classes, self.confusion,
         )  # fmt: skip
         wrong = [(path, "folder", "file") for path in files if path.is_dir()]
-        folders = (self.checkpoints, self.pictures, self.tensorboard)
+        folders = (self.checkpoints, self.pictures, self.tensorboard, self.candidates)
         wrong += [(path, "file", "folder") for path in folders if path.exists() and not path.is_dir()]
         for path, found, wanted in wrong:
             raise ValueError(
@@ -113,7 +144,7 @@ class RunFiles:
             )
 
 
-class Saved(NamedTuple):
+class Saved(NamedTuple, Generic[Tree]):
     """Where a run directory keeps the weights of its whole model.
 
     Attributes:
@@ -123,7 +154,7 @@ class Saved(NamedTuple):
     """
 
     files: RunFiles
-    config: Config
+    config: Tree
     step: int | None
 
     @property
@@ -132,22 +163,28 @@ class Saved(NamedTuple):
         return self.step is None and self.files.weights.is_file() and is_through(self.files)
 
 
-def find_saved(run_dir: str | os.PathLike[str], step: int | None = None, setting: str = "source") -> Saved:
+def find_saved(
+    run_dir: str | os.PathLike[str],
+    step: int | None = None,
+    setting: str = "source",
+    tree: type[Tree] = Config,  # type: ignore[assignment]
+) -> Saved[Tree]:
     """Return where a run keeps its weights, having looked at names alone.
 
     Args:
-        run_dir: of a pre-training run, finished or not.
+        run_dir: of a run, finished or not.
         step: of the checkpoint that is wanted; None takes the finished model, else the newest checkpoint.
         setting: what errors call `run_dir`.
+        tree: of the task that it must be a run of; pre-training by default.
 
     Raises:
         FileNotFoundError: there is no configuration, no such checkpoint, or no weights at all.
-        ValueError: the configuration cannot be read.
+        ValueError: the configuration cannot be read, or is another task's.
     """
     files, named = RunFiles(Path(spelled_out(run_dir))), f"{setting}={str(run_dir)!r}"
     if not files.config.is_file():
         raise FileNotFoundError(f"{named} holds no {files.config.name}: give the directory of a run")
-    config, steps = read_saved(files, Config, named, "give the directory of another run"), steps_in(files.checkpoints)
+    config, steps = read_saved(files, tree, named, "give the directory of another run"), steps_in(files.checkpoints)
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps)) or "none"
         raise FileNotFoundError(f"step={step} is no checkpoint of {named}, which has {there}: give one of them")
@@ -204,18 +241,28 @@ def read_saved(files: RunFiles, tree: type[Tree], named: str, remedy: str) -> Tr
         remedy: what the message says can be done.
 
     Raises:
-        ValueError: it is empty, or this version cannot read it.
+        ValueError: it is empty, this version cannot read it, or the run is another task's.
     """
     try:
         text = files.config.read_text(encoding="utf-8")
         if not text.strip("\0 \n"):
             raise ValueError("it is empty")
+    except ValueError as error:
+        raise _unreadable(files, named, error, remedy) from error
+    verb, wanted = verb_of(text), next((verb for verb, known in TREES.items() if known is tree), None)
+    if wanted is not None and verb not in (wanted, None):
+        raise ValueError(
+            f"{named} is the directory of a run of lut-tf {verb}, and one of lut-tf {wanted} is wanted: give another"
+        )
+    try:
         read = SOURCE_SETTINGS[from_yaml(text, tree).data.source]
         return from_yaml(text, tree, {f"data.{name}": value for name, value in DATA_BEFORE.items() if name in read})
     except ValueError as error:
-        raise ValueError(
-            f"{named} holds a {files.config.name} that this version cannot read ({error}): {remedy}"
-        ) from error
+        raise _unreadable(files, named, error, remedy) from error
+
+
+def _unreadable(files: RunFiles, named: str, error: ValueError, remedy: str) -> ValueError:
+    return ValueError(f"{named} holds a {files.config.name} that this version cannot read ({error}): {remedy}")
 
 
 def facts_of(files: RunFiles) -> dict[str, Any]:

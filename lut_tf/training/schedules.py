@@ -1,8 +1,6 @@
-"""Learning rates by optimizer step, and by batch size (Keras only, no TensorFlow)."""
+"""Learning rates by optimizer step (Keras only, no TensorFlow)."""
 
 from __future__ import annotations
-
-import math
 
 import keras
 
@@ -31,26 +29,3 @@ def warmup_cosine(
     return keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps, alpha=minimum / peak, warmup_target=peak, warmup_steps=warmup_steps
     )
-
-
-def scaled_rate(base: float, batch_size: int, rule: str) -> float:
-    """Return the peak rate of a batch size.
-
-    Args:
-        base: rate before scaling.
-        batch_size: images of one optimizer step, over all devices and micro-batches.
-        rule: `sqrt` (LUT's pre-training: base · sqrt(batch)/4), `finetune` (LUT's fine-tuning: base · sqrt(batch)/8),
-            `linear` (MAE: base · batch/256) or `none` (base itself).
-
-    Raises:
-        ValueError: no rule has that name.
-    """
-    factors = {
-        "sqrt": math.sqrt(batch_size) / 4,
-        "finetune": math.sqrt(batch_size) / 8,
-        "linear": batch_size / 256,
-        "none": 1.0,
-    }
-    if rule not in factors:
-        raise ValueError(f"rule={rule!r} is not known: choose one of {', '.join(factors)}")
-    return base * factors[rule]

@@ -87,7 +87,7 @@ def distribute(
 
     def share(context: tf.distribute.InputContext) -> tf.data.Dataset:
         batches = dataset(Host(context.input_pipeline_id, context.num_input_pipelines))
-        size = next(iter(batches.element_spec.values())).shape[0]
+        size = tf.nest.flatten(batches.element_spec)[0].shape[0]
         return batches.rebatch(size // local, drop_remainder=True)
 
     return strategy.distribute_datasets_from_function(share)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from lut_tf.config.training import scaled_rate
 from lut_tf.methods.momentum import CosineMomentum
-from lut_tf.training.schedules import scaled_rate, warmup_cosine
+from lut_tf.training.schedules import warmup_cosine
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 

@@ -1,9 +1,12 @@
 """Batches of fine-tuning: random resized crop and flip, RandAugment, random erasing, mixup or cutmix.
 
-All of it is keyed by seed, epoch and image, mixing by seed and step: a batch is a pure function of its position.
+All of it is keyed by seed, epoch and image, drop path too, mixing by seed and step: a batch is a pure function of its
+position.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +39,7 @@ def finetuning_dataset(
     host: int = 0,
     hosts: int = 1,
     preprocessing: Preprocessing = IMAGENET,
+    drop_path_numbers: int = 0,
 ) -> tf.data.Dataset:
     """Return the batches of steps `start_step` up to, not including, `steps`: a pure function of the arguments.
 
@@ -52,9 +56,12 @@ def finetuning_dataset(
         host: number of this host.
         hosts: number of hosts.
         preprocessing: the encoder's, by which the images are normalised.
+        drop_path_numbers: uniform numbers N that decide an image's drop path, two a block (`ViTClassifier.call`); 0:
+            none, for whoever draws them on the device.
 
     Returns:
-        pairs of normalised images float32 (B, H, W, 3) and targets float32 (B, C), which sum to 1.
+        pairs of normalised images float32 (B, H, W, 3) and targets float32 (B, C), which sum to 1. With
+        `drop_path_numbers` the first of them is a dict: `images`, and `drop_path_draws` float32 (B, N) in [0, 1).
 
     Raises:
         ValueError: the source has no labels, one is no number of a class, or a setting is out of range.
@@ -66,12 +73,13 @@ def finetuning_dataset(
         raise ValueError("data: the images have no labels, which fine-tuning needs: give a labelled source")
     if source.labels.max() >= classes:
         raise ValueError(f"classes={classes} is too few for the label {source.labels.max()}: give one more than that")
-    crop, labels = ViewsConfig(crop="random_resized", scale=views.scale), tf.constant(source.labels)
+    crop, labels = ViewsConfig(crop="random_resized", scale=views.scale, flip=views.flip), tf.constant(source.labels)
     count, chosen_images = views.operations, tf.constant(known, tf.int64)
+    own = 3 * count + ERASING_DRAWS
 
-    def example(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def example(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         index = tf.gather(chosen_images, number)
-        draws = split(draw(seed, epoch, index, 3 * count + ERASING_DRAWS))
+        draws = split(draw(seed, epoch, index, own + drop_path_numbers))
         (view,) = training_views(source.image(index), draws.views, image_size, crop, 1)
         key, image = tf.stack([tf.constant(seed << 32, tf.int64) + epoch, -1 - index]), view.image
         magnitudes, noise = (fold_in(key, purpose) for purpose in (MAGNITUDES, NOISE))
@@ -80,14 +88,15 @@ def finetuning_dataset(
             chosen = tf.reshape(draws.rest[: 3 * count], [count, 3])
             image = rand_augment(image, chosen, normals, views.magnitude, views.magnitude_std)
         normal = normalise(image, preprocessing)
-        return erase(normal, draws.rest[3 * count :], noise, views), tf.gather(labels, index)
+        return erase(normal, draws.rest[3 * count : own], noise, views), tf.gather(labels, index), draws.rest[own:]
 
-    def finish(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        images, numbers = batch
+    def finish(step: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[Any, tf.Tensor]:
+        images, numbers, drop_path = batch
         off = views.smoothing / classes
         targets = tf.one_hot(numbers, classes, 1.0 - views.smoothing + off, off)
         key = fold_in(tf.stack([tf.constant(seed, tf.int64), -1 - step * hosts - host]), MIXING)
-        return mix(images, targets, key, views)
+        images, targets = mix(images, targets, key, views)
+        return ({"images": images, "drop_path_draws": drop_path} if drop_path_numbers else images), targets
 
     batches = in_steps(
         example, len(known), batch_size, seed, start_step, steps, parallel_calls=parallel_calls, host=host, hosts=hosts

@@ -62,6 +62,29 @@ class Listing:
             return ONE_CLASS
         return ""
 
+    def check_classes(self, data: DataConfig) -> None:
+        """Refuse training images of which there is nothing to learn: without labels, or of one class.
+
+        Args:
+            data: the settings that name the images.
+
+        Raises:
+            ValueError: they are.
+        """
+        if self.train is None:
+            return
+        setting, value = ("name", data.name) if data.source == "tfds" else ("path", data.path)
+        named = f"data.{setting}={value!r}"
+        if not self.train.labelled:
+            remedies = {
+                "image_folder": "sort the images into a folder a class",
+                "tfrecord": "give --data.label_feature NAME",
+                "tfds": "give a labelled data set",
+            }
+            raise ValueError(f"{named}: {NO_LABELS}, which a classifier learns: {remedies[data.source]}")
+        if self.train.classes is not None and len(self.train.classes) == 1:
+            raise ValueError(f"{named}: {ONE_CLASS}: give images of two classes or more")
+
     @cached_property
     def digest(self) -> str:
         """Which images these are to train on, in 64 letters (see `digest_of`)."""
