@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lut_tf import __version__
-from lut_tf.cli import convert, doctor, export, finetune, prepare, show_views, train, verify
+from lut_tf.cli import convert, doctor, evaluate, export, finetune, predict, prepare, show_views, train, verify
 from lut_tf.cli.messages import Parser
 from lut_tf.config.suggestions import nearest
 from lut_tf.errors import Mistakes, Stopped
@@ -23,6 +23,8 @@ PACKAGE = Path(__file__).parents[1]
 VERBS = {
     "train": train.VERB,
     "finetune": finetune.VERB,
+    "evaluate": evaluate.VERB,
+    "predict": predict.VERB,
     "export": export.VERB,
     "verify": verify.VERB,
     "convert": convert.VERB,
