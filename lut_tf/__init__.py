@@ -28,5 +28,5 @@ __getattr__, __dir__ = lazy_names(__name__, {**_NAMES, **_MODULES})
 if "keras" in sys.modules:
     # `keras.saving.load_model` finds our classes once they are registered. Without Keras there is nothing to register
     # with, and `lut-tf --help` does not wait for it.
-    for home in ("lut_tf.methods.registry", "lut_tf.models.classifier"):
+    for home in ("lut_tf.methods.registry", "lut_tf.models.classifier", "lut_tf.training.optimizer"):
         importlib.import_module(home)

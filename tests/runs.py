@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lut_tf.config import Config, from_yaml
+from lut_tf.config import Config, FinetuneConfig, from_yaml
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -31,11 +31,30 @@ SMALLEST = {
     "logging__pictures": 2,
 }
 
+SMALLEST_FINETUNING = {
+    "epochs": 2,
+    "classifier__drop_path": 0.4,
+    "classifier__ema": 0.6,
+    "views__operations": 0,
+    "optimizer__warmup_epochs": 1.0,
+    "optimizer__batch_size": 256,
+    "optimizer__base_learning_rate": 5e-3,
+    "logging__tensorboard": False,
+}
+
 
 def small(run_dir: Path, **settings: Any) -> Config:
     """The digits' recipe, smaller; settings are dotted names with `__` for the dot."""
     config = from_yaml((CONFIGS / "digits.yaml").read_text(encoding="utf-8"))
     for name, value in {"run_dir": str(run_dir), **SMALLEST, **settings}.items():
+        config = replaced(config, name.split("__"), value)
+    return config
+
+
+def small_finetuning(run_dir: Path, encoder: Path, **settings: Any) -> FinetuneConfig:
+    """Fine-tuning on the digits, four steps an epoch, with drop path, an average, mixing and erasing."""
+    config: Any = FinetuneConfig(run_dir=str(run_dir), init_from=str(encoder))
+    for name, value in {**SMALLEST_FINETUNING, **settings}.items():
         config = replaced(config, name.split("__"), value)
     return config
 

@@ -47,6 +47,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=("imagenet", "half"),
         help="mean and deviation of IN's images: ImageNet's, or 0.5 and 0.5 (default: as it says, or as usual)",
     )
+    parser.add_argument(
+        "--classifier",
+        action="store_true",
+        help="keep the head of IN, other people's fine-tuned weights; a classifier's .keras file keeps it in any case",
+    )
     parser.add_argument("--step", type=int, help="the checkpoint of a run (default: its finished model, or the newest)")
 
 
@@ -72,6 +77,7 @@ def run(arguments: Namespace) -> None:
         image_size=size[0] if size and len(size) == 1 else size,
         layer_norm_eps=arguments.layer_norm_eps,
         preprocessing=KNOWN.get(arguments.preprocessing),
+        classifier=arguments.classifier,
         say=print,
         step=arguments.step,
     )
@@ -79,10 +85,10 @@ def run(arguments: Namespace) -> None:
 
 
 VERB = Verb(
-    "turn other people's weights into an encoder, and back",
+    "turn other people's weights into an encoder or a classifier, and back",
     add_arguments,
     run,
     "IN OUT [--layout timm|huggingface|reference] [--num_heads N] [--image_size N [N]] [--layer_norm_eps X] "
-    "[--preprocessing imagenet|half] [--step N]",
+    "[--preprocessing imagenet|half] [--classifier] [--step N]",
     "convert mae_pretrain_vit_base.pth encoder.keras",
 )

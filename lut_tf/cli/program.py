@@ -11,7 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lut_tf import __version__
-from lut_tf.cli import convert, doctor, evaluate, export, finetune, predict, prepare, show_views, train, verify
+from lut_tf.cli import (
+    compare,
+    convert,
+    doctor,
+    evaluate,
+    export,
+    few_shot,
+    finetune,
+    knn,
+    predict,
+    prepare,
+    show_views,
+    train,
+    verify,
+)
 from lut_tf.cli.messages import Parser
 from lut_tf.config.suggestions import nearest
 from lut_tf.errors import Mistakes, Stopped
@@ -25,6 +39,9 @@ VERBS = {
     "finetune": finetune.VERB,
     "evaluate": evaluate.VERB,
     "predict": predict.VERB,
+    "knn": knn.VERB,
+    "few-shot": few_shot.VERB,
+    "compare": compare.VERB,
     "export": export.VERB,
     "verify": verify.VERB,
     "convert": convert.VERB,

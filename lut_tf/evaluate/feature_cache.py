@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lut_tf.data.reading.sources import Source
-from lut_tf.errors import Stopped
+from lut_tf.data.reading.sources import Source, name_of
 from lut_tf.evaluate.features import feature_batches
 from lut_tf.evaluate.progress import line
 from lut_tf.interop.sources import OpenedEncoder
@@ -24,7 +23,7 @@ FOLDER = "features"
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteFeatures(Stopped):
+class NonFiniteFeatures(ValueError):
     """An image whose features are no finite numbers: nothing can be measured by them."""
 
 
@@ -61,7 +60,7 @@ def cached_features(
         for batch in batches:
             if not (finite := np.isfinite(batch).all(axis=1)).all():
                 raise NonFiniteFeatures(_not_finite(source, done + int(np.argmin(finite)), stamp["part"], opened))
-            file.write(np.ascontiguousarray(batch, "<f4"))  # memory maps on a full disk end the process
+            file.write(batch.astype("<f4").tobytes())  # memory maps on a full disk end the process
             done += len(batch)
             shown.at(done)
     kept = _kept(path, shape)
@@ -101,6 +100,7 @@ def _check_room(folder: Path, shape: tuple[int, int]) -> None:
 
 
 def _not_finite(source: Source, index: int, part: str, opened: OpenedEncoder) -> str:
-    files = getattr(source, "files", None)
-    name = f"{part} image {index}" if files is None else f"{files[index]} ({part} image {index})"
-    return f"the features of {name} are not finite, by {opened.origin}: leave the image out, or give another encoder"
+    return (
+        f"{name_of(source, index)} of the {part} images has features that are not finite, by {opened.origin}: leave it "
+        "out, or give another encoder"
+    )

@@ -111,8 +111,10 @@ class Made(NamedTuple):
     taken: str
 
 
-def make_encoder(arrays: Tensors, layout: str, told: Told, image_size: tuple[int, int] | None, what: str) -> Made:
-    """Build the encoder that the tensors describe.
+def make_encoder(
+    arrays: Tensors, layout: str, told: Told, image_size: tuple[int, int] | None, what: str, learned: bool = False
+) -> Made:
+    """Build the encoder that the tensors describe; with `learned` its positions are trainable in any case.
 
     Raises:
         ValueError: see `load_encoder`.
@@ -120,6 +122,8 @@ def make_encoder(arrays: Tensors, layout: str, told: Told, image_size: tuple[int
     settings = infer_encoder(arrays, layout, told, image_size, what)
     own = settings["positions"] == "sincos" or settings["layer_scale"] or settings["register_tokens"] > 0
     told_by = (told.preprocessing, told.told_by) if told.preprocessing else usual(layout, told.of_trainer, own)
+    if learned:
+        settings["positions"] = "learned"
     encoder = ViTEncoder(**settings, preprocessing=told_by[0])
     rows = ENCODER_LAYOUTS[layout]
     table, registers = (encoder_row(rows, ours) for ours in ("positions", "register_tokens"))
@@ -131,7 +135,16 @@ def make_encoder(arrays: Tensors, layout: str, told: Told, image_size: tuple[int
 
 
 def respelled(arrays: Mapping[str, np.ndarray], what: str) -> Tensors:
-    """Return the tensors of an encoder by the names that the layouts have for them.
+    """Return the tensors of an encoder by the names that the layouts have for them, `fc_norm` as its final norm.
+
+    Raises:
+        ValueError: there is a second class token.
+    """
+    return _with_final_norm(spelled(arrays, what), what)
+
+
+def spelled(arrays: Mapping[str, np.ndarray], what: str) -> Tensors:
+    """Return tensors by the names that the layouts have for them.
 
     Raises:
         ValueError: there is a second class token.
@@ -141,12 +154,12 @@ def respelled(arrays: Mapping[str, np.ndarray], what: str) -> Tensors:
             f"{what} cannot be loaded: {second} is a second class token, of distillation, and encoders here have one: "
             "give a model that was trained without"
         )
-    spelled = {}
+    found = {}
     for name, array in arrays.items():
         for pattern, ours in _SPELLINGS:
             name = pattern.sub(ours, name)
-        spelled[name] = array
-    return _with_final_norm(_joined_biases(spelled), what)
+        found[name] = array
+    return _joined_biases(found)
 
 
 def _with_final_norm(arrays: Tensors, what: str) -> Tensors:
@@ -220,8 +233,11 @@ def save_encoder(encoder: ViTEncoder, path: str | os.PathLike[str], layout: str 
         MissingExtraError: a .pth is wanted and PyTorch is not installed.
         ValueError: the layout or the path's ending is not known, or the layout has no place for the encoder.
     """
-    target = check_target(path)
-    tensors: dict[str, Any] = encoder_tensors(encoder, layout)
+    write_layout(check_target(path), encoder_tensors(encoder, layout), layout)
+
+
+def write_layout(target: Path, tensors: Tensors, layout: str) -> None:
+    """Write the tensors of a network to a file of weights; the reference's .pth has them under `model`."""
     wrapped = layout == "reference" and target.suffix == ".pth"
     write_weights(target, {"model": tensors} if wrapped else tensors)
 
@@ -236,15 +252,21 @@ def save_folder(encoder: ViTEncoder, folder: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: Hugging Face has no place for the encoder; see `encoder_tensors`.
     """
-    tensors = encoder_tensors(encoder, "huggingface")
+    write_folder(folder, encoder_tensors(encoder, "huggingface"), huggingface_config(encoder), encoder)
+
+
+def write_folder(
+    folder: str | os.PathLike[str], tensors: Tensors, config: Mapping[str, Any], encoder: ViTEncoder
+) -> None:
+    """Write weights and what Hugging Face must know beside them, at once or not at all."""
     with replacing(Path(folder)) as written:
         written.mkdir()
-        write_json(written / SAVED_CONFIG, _huggingface_config(encoder))
+        write_json(written / SAVED_CONFIG, config)
         write_json(written / PREPROCESSOR, to_huggingface(encoder.preprocessing, encoder.image_size))
         write_weights(written / WEIGHT_FILES[0], tensors)
 
 
-def _huggingface_config(encoder: ViTEncoder) -> dict[str, Any]:
+def huggingface_config(encoder: ViTEncoder) -> dict[str, Any]:
     """Return what Hugging Face must know of an encoder beside its weights."""
     height, width = encoder.image_size
     kind = ("vit", "ViTModel")

@@ -16,6 +16,9 @@ from lut_tf.paths import is_saved_folder
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """What weights are called; where they are spread over several files, `<name>.index.json` says which is where."""
 
+_POOLINGS = {"None": None, "avg": "mean", "token": "cls"}
+"""timm's `global_pool` in our words; its other ways keep their names."""
+
 
 def read_folder(folder: Path, read_file: Callable[[Path], Mapping[str, Any]]) -> tuple[Mapping[str, Any], Told]:
     """Return the tensors of a folder by their names, and what its configuration tells.
@@ -89,7 +92,25 @@ def _told(folder: Path, config: Mapping[str, Any]) -> Told:
         image_size=_size(folder, size),
         preprocessing=preprocessing,
         told_by=told_by,
+        pooling=_POOLINGS.get(str(config.get("global_pool")), config.get("global_pool")),
+        class_names=_class_names(folder, config),
     )
+
+
+def _class_names(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return what Hugging Face (`id2label`) or timm (`label_names`) calls the classes; None where it is nothing."""
+    labels, names = config.get("id2label"), config.get("label_names")
+    if isinstance(labels, Mapping):
+        numbers = range(len(labels))
+        names = [labels.get(str(number)) for number in numbers]
+        if names == [f"LABEL_{number}" for number in numbers]:  # what transformers writes where nobody gave names
+            return None
+    elif not isinstance(names, list):
+        return None
+    if not all(isinstance(name, str) for name in names):
+        setting = "id2label" if isinstance(labels, Mapping) else "label_names"
+        raise ValueError(f"{folder / CONFIG} is damaged: {setting} does not name the classes from 0 up")
+    return tuple(names)
 
 
 def _preprocessing(folder: Path, pretrained: Mapping[str, Any]) -> tuple[Preprocessing | None, str]:

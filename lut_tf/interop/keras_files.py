@@ -17,7 +17,8 @@ import numpy as np
 
 import lut_tf.methods.lut
 import lut_tf.methods.mae
-import lut_tf.models.classifier  # noqa: F401  (Keras finds the classes by their registered names)
+import lut_tf.models.classifier
+import lut_tf.training.optimizer  # noqa: F401  (Keras finds the classes by their registered names)
 from lut_tf.interop.archives import EXPANSION, check_archive
 from lut_tf.interop.shapes import block_numbers, check_held, unfit
 
@@ -133,6 +134,8 @@ def _check_size(described: dict[str, Any], held: list[int]) -> None:
     elif kind == "lut_tf>MLPHead":
         width, depth, hidden = _whole(config, "width"), config["depth"], _whole(config, "hidden")
         numbers = depth * width * hidden + max(0, depth - 2) * hidden**2
+    elif kind == "lut_tf>ViTClassifier":
+        numbers, depth = _whole(config, "classes") * _whole(config["encoder"]["config"], "width"), 1
     elif kind == "lut_tf>LUT" and not all(isinstance(config.get(head), dict) for head in ("projector", "predictor")):
         raise ValueError("config.json lacks a head of the network")
     else:

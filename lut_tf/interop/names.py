@@ -158,6 +158,13 @@ ENCODER_LAYOUTS: dict[str, tuple[Row, ...]] = {
     "huggingface": _huggingface(_split_block("encoder.layer.{i}", _VIT)),
     "huggingface 5, in memory": _huggingface(_split_block("layers.{i}", _VIT_IN_MEMORY)),
 }
+# What a `ViTClassifier` has beside its encoder, by the first word of the layout. With the mean of the patches the norm
+# comes after it, and the encoder has none.
+HEADS: dict[str, tuple[Row, ...]] = {
+    "timm": (*_norm("fc_norm", "norm"), *_linear("head", "head")),
+    "reference": (*_norm("fc_norm", "norm"), *_linear("head", "head")),
+    "huggingface": _linear("classifier", "head"),
+}
 LAYER_NORM_EPS = {"huggingface": 1e-12, "huggingface 5, in memory": 1e-12}
 """What the norms of a layout add to the variance where nothing says otherwise; 1e-6 in all others."""
 

@@ -1,4 +1,4 @@
-"""Whole pre-training models of the LUT and MAE reference trainers and of Hugging Face's MAE, in and out."""
+"""Whole models of the LUT and MAE reference trainers and of Hugging Face's MAE, in and out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from lut_tf.config import MethodConfig
 from lut_tf.config.networks import sides
+from lut_tf.interop.classifiers import classifier_tensors, save_classifier
 from lut_tf.interop.encoders import asked, make_encoder, respelled
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
 from lut_tf.interop.names import (
@@ -39,6 +40,7 @@ from lut_tf.interop.told import Told
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.lut import LUT
 from lut_tf.methods.mae import MAE
+from lut_tf.models.classifier import ViTClassifier
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.heads import MLPHead
@@ -154,11 +156,11 @@ def _whole_encoder(
     return encoder, arrays
 
 
-def to_reference(model: MaskedImageModel, teacher: bool = False) -> Tensors:
+def to_reference(model: MaskedImageModel | ViTClassifier, teacher: bool = False) -> Tensors:
     """Return the weights as float32 arrays by the reference's names and in its forms.
 
     Args:
-        model: `LUT` or `MAE`.
+        model: `LUT` or `MAE`, or a `ViTClassifier`, head included.
         teacher: the momentum teacher's (encoder and projector) instead of the student's.
 
     Returns:
@@ -168,15 +170,17 @@ def to_reference(model: MaskedImageModel, teacher: bool = False) -> Tensors:
     Raises:
         ValueError: the model has no teacher.
     """
-    if teacher and not model.teacher_pairs:
+    if teacher and (isinstance(model, ViTClassifier) or not model.teacher_pairs):
         raise ValueError(f"teacher=True, but {type(model).__name__} has no teacher")
+    if isinstance(model, ViTClassifier):
+        return classifier_tensors(model, "reference")
     slots = _teacher_slots(model) if teacher else _student_slots(model)
     tensors = write(slots)
     counters = [name.replace("running_var", _COUNTER) for name in tensors if name.endswith("running_var")]
     return {**tensors, **{name: np.zeros((), "int64") for name in counters}}
 
 
-def save_reference(model: MaskedImageModel, path: str | os.PathLike[str]) -> None:
+def save_reference(model: MaskedImageModel | ViTClassifier, path: str | os.PathLike[str]) -> None:
     """Write a model as the reference trainer writes its checkpoints (weights only), for `load_reference` or PyTorch.
 
     A .pth has the student under `model` and the teacher under `model_ema`, whose names start with `ema.`; a
@@ -184,7 +188,7 @@ def save_reference(model: MaskedImageModel, path: str | os.PathLike[str]) -> Non
     reads them: here these are the student's.
 
     Args:
-        model: `LUT` or `MAE`.
+        model: `LUT` or `MAE`; or a `ViTClassifier`, as `save_classifier` writes it.
         path: ends in .pth (which needs PyTorch) or .safetensors; replaced if it exists.
 
     Raises:
@@ -192,6 +196,9 @@ def save_reference(model: MaskedImageModel, path: str | os.PathLike[str]) -> Non
         MissingExtraError: a .pth is wanted and PyTorch is not installed.
         ValueError: the path's ending is not known.
     """
+    if isinstance(model, ViTClassifier):
+        save_classifier(model, path, "reference")
+        return
     target = check_target(path)
     student = to_reference(model)
     content: dict[str, Any] = {"model": student}

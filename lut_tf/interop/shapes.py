@@ -121,7 +121,7 @@ def infer_size(arrays: Tensors, layout: str, heads: int, what: str) -> EncoderSi
     """
     rows = ENCODER_LAYOUTS[layout]
     kernel = encoder_row(rows, "patch_embedding.kernel")
-    _need(arrays, kernel, 4, what)
+    need(arrays, kernel, 4, what)
     width, channels, patch_size, other_side = arrays[kernel].shape
     if channels != 3 or patch_size != other_side:
         raise ValueError(
@@ -153,7 +153,7 @@ def infer_encoder(
     patch_size, width, depth, _ = infer_size(arrays, layout, 0, what)
     for name in (table, registers):
         if name != registers or name in arrays:
-            _need(arrays, name, 3, what)
+            need(arrays, name, 3, what)
     count = arrays[registers].shape[1] if registers in arrays else 0
     told_sizes = [tuple(size) for size in (told.image_size, image_size) if size is not None]
     grid, before = infer_grid(arrays[table], token in arrays, count, patch_size, told_sizes, what)
@@ -178,7 +178,12 @@ def infer_encoder(
     }
 
 
-def _need(arrays: Tensors, name: str, rank: int, what: str) -> None:
+def need(arrays: Tensors, name: str, rank: int, what: str) -> None:
+    """Refuse tensors of which `name` is missing, has not `rank` axes, or cannot be weights.
+
+    Raises:
+        ValueError: it is so.
+    """
     if name not in arrays:
         raise ValueError(f"{what} cannot be loaded: missing: {name}")
     if arrays[name].ndim != rank:

@@ -127,6 +127,16 @@ def open_encoder(
     return OpenedEncoder(encoder, os.path.abspath(path), origin, checksum(encoder), run, data)
 
 
+def data_of(source: str | os.PathLike[str], step: int | None = None, setting: str = "source") -> DataConfig:
+    """Return the data settings of the run that the encoder at `source` is from, or the defaults; without TensorFlow.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_encoder`, or the run's configuration cannot be read.
+    """
+    run = _run_of(find_encoder(source, step, setting))
+    return (None if run is None else run_data(run)) or DataConfig()
+
+
 def run_data(run: RunFiles) -> DataConfig | None:
     """Return the data settings of a pre-training run; None where only its encoder is left.
 

@@ -18,6 +18,8 @@ class Told(NamedTuple):
         image_size: (height, width) in pixels that the positions were made for.
         preprocessing: what the encoder was shown.
         told_by: what says so.
+        pooling: what a classifier pools by: `mean`, `cls`, or another way, by the name that others give it.
+        class_names: of a classifier.
         of_trainer: the weights lie in a group of a trainer's file, or a decoder lies beside them.
     """
 
@@ -27,4 +29,6 @@ class Told(NamedTuple):
     image_size: Sequence[int] | None = None
     preprocessing: Preprocessing | None = None
     told_by: str = ""
+    pooling: str | None = None
+    class_names: tuple[str, ...] | None = None
     of_trainer: bool = False

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lut_tf.config import FinetuneConfig
 from lut_tf.interop.sources import find_encoder, open_encoder
-from lut_tf.training.run_directory import RunFiles, steps_in
-from lut_tf.writing import write_text
+from lut_tf.training.run_directory import RunFiles, Structure, steps_in, structure_of, write_structure
 
 if TYPE_CHECKING:
     from lut_tf.models.classifier import ViTClassifier
@@ -28,13 +26,13 @@ class Beginning:
         origin: where the encoder is from, in words.
         checksum: of the encoder as it lay there; see `lut_tf.interop.sources`.
         encoder: in the host's memory, in the run's precision; None where the run goes on.
-        written: the classifier's arguments that the run has written down; None where it begins.
+        written: what the run has written down; None where it begins.
     """
 
     origin: str
     checksum: str
     encoder: ViTEncoder | None = None
-    written: dict[str, Any] | None = None
+    written: Structure | None = None
 
     def make(self, config: FinetuneConfig, classes: int, class_names: list[str] | None) -> ViTClassifier:
         """Make the classifier, once: what was loaded is let go then.
@@ -46,7 +44,7 @@ class Beginning:
 
         wanted = config.classifier
         if self.written is not None:
-            classifier = ViTClassifier.from_config(self.written)
+            classifier = ViTClassifier.from_config(self.written.classifier)
             if classifier.classes != classes:
                 raise ValueError(
                     f"run_dir={config.run_dir!r} has begun with {classifier.classes} classes, and the images have "
@@ -64,9 +62,8 @@ class Beginning:
         return classifier
 
     def write(self, files: RunFiles, classifier: ViTClassifier) -> None:
-        """Write down what a run that goes on needs, so that the encoder's own file may be gone by then."""
-        facts = {"origin": self.origin, "checksum": self.checksum, "classifier": classifier.get_config()}
-        write_text(files.structure, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        """Write down what a run that goes on needs."""
+        write_structure(files, Structure(self.origin, self.checksum, classifier.get_config()))
 
 
 def find_beginning(config: FinetuneConfig) -> Beginning | None:
@@ -78,8 +75,8 @@ def find_beginning(config: FinetuneConfig) -> Beginning | None:
     """
     files = RunFiles(Path(config.run_dir))
     if steps_in(files.checkpoints):
-        if (written := _read(files)) is not None:
-            return written
+        if (written := structure_of(files)) is not None:
+            return Beginning(written.origin, written.checksum, written=written)
         logger.warning("%s is not what a run has written: init_from is read once more", files.structure)
     find_encoder(str(config.init_from), setting="init_from")
     return None
@@ -106,12 +103,3 @@ def open_beginning(config: FinetuneConfig) -> Beginning:
         for target, source in zip(encoder.variables, own.variables, strict=True):
             target.assign(source)
     return Beginning(opened.origin, opened.checksum, encoder)
-
-
-def _read(files: RunFiles) -> Beginning | None:
-    """Return what the run has written down; None where that is torn or not there."""
-    try:
-        found = json.loads(files.structure.read_text(encoding="utf-8"))
-        return Beginning(str(found["origin"]), str(found["checksum"]), written=dict(found["classifier"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

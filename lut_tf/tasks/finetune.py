@@ -60,7 +60,7 @@ def finetune(
             return FinetuneResult(files, model.kept, worker=run.host.number)
         if beginning.written is None:
             beginning.write(files, model.classifier)
-        measures = Measures(model.kept, parts, classes, listing.why_no_probes)
+        measures = Measures(model.kept, parts, classes, listing.why_no_probes, listing.holdout)
         # What was the best on other images may not be so on these.
         same = facts_of(files).get(EVALUATION_IMAGES, listing.evaluation_digest) == listing.evaluation_digest
         patient = config.checkpoint.on_failure == "continue"
@@ -69,6 +69,8 @@ def finetune(
         facts[EVALUATION_IMAGES] = listing.evaluation_digest
         left_out = listing.left_out and f"left out: {listing.left_out}"
         notes = [f"begins with {beginning.origin}", classes.said, measures.said, left_out]
+        if listing.evaluates_training:
+            notes.append("the evaluation images are the training images: the figures say nothing of new ones")
         run.announce(facts, announcement(facts, config.run_dir, *notes))
         run.train(
             batches,

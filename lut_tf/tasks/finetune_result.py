@@ -83,12 +83,14 @@ class Measures:
         parts: the run's images.
         classes: of the images.
         why_not: why nothing can be measured, as far as the listing tells; empty where it can.
+        holdout: share of the training images that is held out to be measured on.
     """
 
     classifier: ViTClassifier
     parts: Parts
     classes: Classes
     why_not: str = ""
+    holdout: float = 0.0
 
     @property
     def final(self) -> Source | None:
@@ -110,7 +112,9 @@ class Measures:
     @property
     def part(self) -> str:
         """What the closing figures are of, in words."""
-        return "held-out" if self.parts.heldout is not None else "evaluation"
+        if self.parts.heldout is not None:
+            return "held-out"
+        return f"holdout {self.holdout:g} of training" if self.holdout else "evaluation"
 
     @property
     def said(self) -> str:
@@ -290,7 +294,7 @@ def _read_classes(path: Path) -> list[ClassRow]:
 def _figures_table(result: Result) -> list[str]:
     figures, epoch = result.figures, result.details.get("best_epoch")
     names = [name for name in ("top1", "top5") if name in figures]
-    rows = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
+    rows: dict[str, list[str]] = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
     title = f"accuracy on {result.data['images']} {result.data['part']} images"
     lines = [f"{title:<40}" + "".join(f"{name.replace('top', 'top-'):>20}" for name in names)]
     for words, row in rows.items():

@@ -93,7 +93,7 @@ def find_initial(config: Config) -> Path | Saved | None:
             return path
         if path.resolve() == Path(config.run_dir).resolve():
             raise ValueError(f"{named} is the run directory itself: leave it out, or give another --run_dir")
-        saved = find_saved(path, setting="init_from")
+        saved: Saved[Config] = find_saved(path, setting="init_from")
         _check_size(config.encoder, saved.config.encoder.size(), named)
         return saved
     if not path.is_file():

@@ -13,6 +13,7 @@ from lut_tf.config import TREES, Config, RunConfig, from_yaml, verb_of
 from lut_tf.config.data import SOURCE_SETTINGS
 from lut_tf.config.run import DATA_BEFORE
 from lut_tf.paths import spelled_out
+from lut_tf.writing import write_text
 
 CHECKPOINT = re.compile(r"step_([0-9]{8,})")
 IMAGES, EVALUATION_IMAGES = "images_digest", "evaluation_digest"
@@ -272,3 +273,31 @@ def facts_of(files: RunFiles) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+class Structure(NamedTuple):
+    """What a fine-tuning run has written down of its classifier.
+
+    Attributes:
+        origin: where the encoder that it began with is from, in words.
+        checksum: of that encoder; see `lut_tf.interop.sources`.
+        classifier: the classifier's arguments, as `ViTClassifier.get_config` returns them.
+    """
+
+    origin: str
+    checksum: str
+    classifier: dict[str, Any]
+
+
+def structure_of(files: RunFiles) -> Structure | None:
+    """Return what `classifier.json` says; None where it is torn or not there."""
+    try:
+        found = json.loads(files.structure.read_text(encoding="utf-8"))
+        return Structure(str(found["origin"]), str(found["checksum"]), dict(found["classifier"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_structure(files: RunFiles, structure: Structure) -> None:
+    """Write it for `structure_of`, so that the encoder's own file may be gone when the run goes on."""
+    write_text(files.structure, json.dumps(structure._asdict(), indent=2, ensure_ascii=False) + "\n")

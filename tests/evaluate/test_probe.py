@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from networks import tiny_encoder
 
 from lut_tf.config import ProbeConfig
 from lut_tf.data.reading.sources import ArraySource, Source
+from lut_tf.evaluate import knn
 from lut_tf.evaluate.features import encoder_features, raw_pixels, sample
 from lut_tf.evaluate.knn import knn_accuracy
 from lut_tf.evaluate.logistic import logistic_accuracy
@@ -79,3 +82,22 @@ def test_the_table_names_rows_and_figures() -> None:
     assert lines[2].split() == ["trained", "encoder", "0.125", "0.375", "0.750", "1.000"]
     assert len({len(line) for line in lines}) == 1
     assert "label" not in table({"raw pixels": old}, "accuracy")
+
+
+def test_knn_in_tiles_is_knn_and_leaves_out_what_has_no_label(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    bank, queries = (random.normal(size=(count, 5)).astype(np.float32) for count in (61, 23))
+    bank_labels, labels = random.integers(-1, 4, 61), random.integers(-1, 4, 23)
+    known = bank_labels >= 0
+    similarity = (queries / np.linalg.norm(queries, axis=1)[:, None]) @ (bank / np.linalg.norm(bank, axis=1)[:, None]).T
+    expected = dict.fromkeys((1, 3, 20), 0)
+    for row, label in zip(similarity[:, known], labels, strict=True):
+        for k in expected:
+            nearest = np.argsort(-row)[:k]
+            votes = np.bincount(bank_labels[known][nearest], np.exp(row[nearest] / 0.5), minlength=4)
+            expected[k] += votes.argmax() == label
+    monkeypatch.setattr(knn, "BANK_ROWS", 7)
+    monkeypatch.setattr(knn, "QUERY_ROWS", 5)
+    np.save(tmp_path / "bank.npy", bank)
+    mapped = np.load(tmp_path / "bank.npy", mmap_mode="r")
+    assert knn.knn_correct(mapped, bank_labels, queries, labels, (1, 3, 20), temperature=0.5) == expected

@@ -227,6 +227,10 @@ class FileSource:
         part._among = np.sort(indices)
         return part
 
+    def name_of(self, index: int) -> str:
+        """Say which image it is, for people."""
+        return self._name(index)
+
     def _rescue(self, index: np.int64) -> NDArray[np.uint8]:
         among = np.arange(len(self)) if self._among is None else self._among
         return first_readable(same_class(int(index), self.labels, among), self.damage, self._read, self._name)

@@ -187,6 +187,15 @@ class Chosen:
         """See `Source.image`."""
         return self._source.image(tf.gather(self._indices, index))
 
+    def name_of(self, index: int) -> str:
+        """Say which image it is, for people."""
+        return name_of(self._source, int(self._indices[index]))
+
+
+def name_of(source: Source, index: int) -> str:
+    """Say which of a source's images it is, for people: its file, its record, or its number."""
+    return source.name_of(index) if isinstance(source, FileSource | Chosen) else f"image {index}"
+
 
 class Parts(NamedTuple):
     """The images to train on, to choose by while training, and to report on at the end.

@@ -43,8 +43,14 @@ def norm(x: np.ndarray, state: Arrays, name: str, eps: float) -> np.ndarray:
     return normal * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 
-def tokens(state: Arrays, images: np.ndarray, heads: int = HEADS, eps: float = 1e-6, last: bool = True) -> np.ndarray:
-    """What a network of `timm_state` makes of images (B, H, W, 3): tokens (B, T, D), float64."""
+def tokens(
+    state: Arrays, images: np.ndarray, heads: int = HEADS, eps: float = 1e-6, last: bool = True,
+    kept: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """What a network of `timm_state` makes of images (B, H, W, 3): tokens (B, T, D), float64.
+
+    `kept` (B, 2 · depth) are the factors of what attention and MLP of each block add.
+    """
     state = {name: array.astype("float64") for name, array in state.items()}
     kernel = state["patch_embed.proj.weight"]
     width, patch = kernel.shape[0], kernel.shape[2]
@@ -55,13 +61,33 @@ def tokens(state: Arrays, images: np.ndarray, heads: int = HEADS, eps: float = 1
     prefix = [token + table[:, :1], state.get("reg_token", token[:, :0])]
     x = np.concatenate([*(np.repeat(part, batch, 0) for part in prefix), x + table[:, 1:]], axis=1)
     for i in range(sum(name.endswith("attn.qkv.weight") for name in state)):
-        x = x + attention(x, state, f"blocks.{i}", heads, eps)
+        factors = np.ones((batch, 2)) if kept is None else kept[:, 2 * i : 2 * i + 2]
+        x = x + factors[:, 0, None, None] * attention(x, state, f"blocks.{i}", heads, eps)
         name = f"blocks.{i}.mlp"
         hidden = norm(x, state, f"blocks.{i}.norm2", eps) @ state[f"{name}.fc1.weight"].T + state[f"{name}.fc1.bias"]
         hidden = 0.5 * hidden * (1 + _erf(hidden / math.sqrt(2)))
         mapped = hidden @ state[f"{name}.fc2.weight"].T + state[f"{name}.fc2.bias"]
-        x = x + mapped * state.get(f"blocks.{i}.ls2.gamma", 1.0)
+        x = x + factors[:, 1, None, None] * mapped * state.get(f"blocks.{i}.ls2.gamma", 1.0)
     return norm(x, state, "norm", eps) if last else x
+
+
+def classifier_state(pooling: str = "mean", classes: int = 5, **settings: Any) -> Arrays:
+    """Random weights of a classifier by timm's names: with `mean` its norm is called `fc_norm`."""
+    random, state = np.random.default_rng(8), timm_state(**settings)
+    if pooling == "mean":
+        state = {
+            name.replace("norm.", "fc_norm.") if name.startswith("norm.") else name: x for name, x in state.items()
+        }
+    shapes = {"head.weight": (classes, state["cls_token"].shape[-1]), "head.bias": (classes,)}
+    return state | {name: (0.2 * random.normal(size=shape)).astype("float32") for name, shape in shapes.items()}
+
+
+def logits(state: Arrays, images: np.ndarray, **settings: Any) -> np.ndarray:
+    """What a classifier of `classifier_state` makes of images: logits (B, classes), float64."""
+    of_mean, eps = "fc_norm.weight" in state, settings.get("eps", 1e-6)
+    found = tokens(state, images, last=not of_mean, **settings)
+    pooled = norm(found[:, 1:].mean(1), state, "fc_norm", eps) if of_mean else found[:, 0]
+    return pooled @ state["head.weight"].T + state["head.bias"]
 
 
 def attention(x: np.ndarray, state: Arrays, block: str, heads: int, eps: float) -> np.ndarray:
@@ -107,6 +133,8 @@ def huggingface_state(state: Arrays, parts: dict[str, str], prefix: str = "", bl
                 continue
             ours = next((part for part in parts if inner.startswith(part)), "")
             found[f"{stem}.{parts.get(ours, '')}{inner[len(ours) :]}"] = array
+        elif name.startswith("head."):
+            found[f"classifier.{name.removeprefix('head.')}"] = array
         else:
             ours = max((part for part in AROUND if name.startswith(part)), key=len)
             found[f"{prefix}{AROUND[ours]}{name[len(ours) :]}"] = array
