@@ -18,7 +18,7 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["lut_tf", "lut_tf.*"]),
-    package_data={"lut_tf": ["py.typed"]},
+    package_data={"lut_tf": ["py.typed", "evaluate/classes/*"]},
     entry_points={"console_scripts": ["lut-tf = lut_tf.cli:console"]},
     install_requires=[
         "tensorflow>=2.21",  # training, input pipelines and distribution

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lut_tf import LUT, MAE, MLPHead, PixelDecoder, ViTEncoder
+from lut_tf import LUT, MAE, MLPHead, PixelDecoder, ViTClassifier, ViTEncoder
 from lut_tf.config import HeadConfig
 from lut_tf.methods.base import MaskedImageModel
 
@@ -44,6 +44,14 @@ def tiny_mae(encoder: ViTEncoder | None = None, **changes: Any) -> MAE:
     """An MAE of tiny parts in one precision."""
     encoder = encoder or tiny_encoder(dtype=changes.get("dtype"))
     return MAE(encoder, **{"decoder": tiny_decoder(encoder), **changes})
+
+
+def tiny_classifier(classes: int = 10, class_names: list[str] | None = None, **changes: Any) -> ViTClassifier:
+    """The encoder with a linear layer of some size, so that its answers differ from image to image."""
+    classifier = ViTClassifier.from_encoder(tiny_encoder(**changes), classes, class_names=class_names)
+    random = np.random.default_rng(0)
+    classifier.head.set_weights([random.normal(size=weights.shape) for weights in classifier.head.get_weights()])
+    return classifier
 
 
 def tiny_batch(model: MaskedImageModel, count: int = 4, seed: int = 0) -> dict[str, np.ndarray]:

@@ -28,11 +28,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Draw, and print the picture's name."""
-    output, images, step = spelled_out(arguments.output), arguments.images, arguments.step
+    images, step = arguments.images, arguments.step
     for name, number, least in (("images", images, 1), ("step", step, 0)):
         if number < least:
             raise ValueError(f"--{name}={number} is out of range: give a number from {least} up")
-    _check_output(output)
+    output = check_output(arguments.output)
     from lut_tf.data.reading.listing import list_data
 
     config = config_from(arguments)
@@ -45,7 +45,13 @@ def run(arguments: Namespace) -> None:
     print(f"wrote {output}")
 
 
-def _check_output(output: str) -> None:
+def check_output(path: str) -> str:
+    """Return where a picture is to be written, spelled out.
+
+    Raises:
+        ValueError, FileExistsError, PermissionError: it cannot be, or is no PNG.
+    """
+    output = spelled_out(path)
     check_path("output", output)
     if Path(output).suffix != ".png":
         raise ValueError(f"output={output} does not end in .png: give {output}.png")
@@ -54,6 +60,7 @@ def _check_output(output: str) -> None:
     existing = nearest_existing(Path(output).parent)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"output={output} cannot be written in {existing}: give another --output")
+    return output
 
 
 VERB = Verb(

@@ -185,19 +185,33 @@ def _find_in_run(path: Path, step: int | None, setting: str, named: str) -> Path
     return find_saved(path, step, setting)
 
 
+def registered_name(path: Path, named: str, kinds: str) -> str | None:
+    """Return the registered name of the model that a `.keras` file holds, of its configuration alone.
+
+    Args:
+        path: of the file.
+        named: it, in the message.
+        kinds: what may be given instead.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json")).get("registered_name")
+    except (KeyError, AttributeError, ValueError, zipfile.BadZipFile, OSError) as error:
+        raise ValueError(
+            f"{named} is damaged or no .keras file ({' '.join(str(error).split())}): give {kinds}"
+        ) from error
+
+
 def _check_kind(path: Path, named: str) -> None:
     """Refuse a `.keras` file that holds no encoder.
 
     Raises:
         ValueError: it is damaged, or of another model.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = json.loads(archive.read("config.json")).get("registered_name")
-    except (KeyError, AttributeError, ValueError, zipfile.BadZipFile, OSError) as error:
-        raise ValueError(
-            f"{named} is damaged or no .keras file ({' '.join(str(error).split())}): give {KINDS}"
-        ) from error
+    held = registered_name(path, named, KINDS)
     if held == CLASSIFIER:
         raise ValueError(
             f"{named} holds a ViTClassifier, and an encoder is wanted: give {KINDS}; "

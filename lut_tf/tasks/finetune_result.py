@@ -72,7 +72,7 @@ class FinetuneResult:
         opens = [f"{name + ':':<17}{path}" for name, path in places.items() if path.exists()]
         if self.result is None:
             return "\n".join(["", f"not measured: {self.why_not}", "", *opens])
-        return "\n".join(["", *_figures_table(self.result), "", *_class_table(self.classes), "", *opens])
+        return "\n".join(["", *_figures_table(self.result), "", *class_table(self.classes), "", *opens])
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,8 @@ def _figures_table(result: Result) -> list[str]:
     return [*lines, "per cent, with 95 % intervals"]
 
 
-def _class_table(rows: Sequence[ClassRow]) -> list[str]:
+def class_table(rows: Sequence[ClassRow]) -> list[str]:
+    """Return the lines of a table of classes for people: all of few, the worst of many."""
     shown = list(rows)
     if len(rows) > WHOLE_TABLE:
         measured = [row for row in rows if row.images]

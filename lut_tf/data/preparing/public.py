@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.resources.abc
+import importlib.util
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,23 @@ def manual_files(instructions: str | None) -> list[str]:
     return sorted(set(ARCHIVE.findall(instructions or "")))
 
 
+def import_tfds() -> Any:
+    """Return tensorflow-datasets, able to prepare its own data sets.
+
+    Its version 4.9.10 asks for `importlib_resources` as it does so, and requires it of old versions of Python only:
+    where it is not installed, the standard library's own, which it became, stands in.
+    """
+    if "importlib_resources" not in sys.modules and importlib.util.find_spec("importlib_resources") is None:
+        sys.modules["importlib_resources"] = importlib.resources
+    import tensorflow_datasets as tfds
+
+    return tfds
+
+
 def prepare_public(name: str, to: str, output: str | None) -> str:
     """Download and prepare a data set of tensorflow-datasets; see `prepare`."""
     os.environ.setdefault("TFDS_DATA_DIR", str(Path.home() / "tensorflow_datasets"))
-    import tensorflow_datasets as tfds
-
+    tfds = import_tfds()
     from lut_tf.data.reading.public import similar  # imports TensorFlow
 
     folder = Path(output or os.environ["TFDS_DATA_DIR"]).expanduser()

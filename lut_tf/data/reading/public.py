@@ -140,12 +140,13 @@ class SplitListing(NamedTuple):
         return self.label is not None
 
 
-def list_splits(builder: Any, splits: Sequence[tuple[str, str]]) -> list[SplitListing]:
+def list_splits(builder: Any, splits: Sequence[tuple[str, str]], label: str | None = None) -> list[SplitListing]:
     """Find the records of some splits of a prepared data set; a file of several splits is looked at once.
 
     Args:
         builder: from `builder_of`.
         splits: name or slice of each split, and the setting that errors name.
+        label: the feature of the class number; None: the first that is one.
 
     Raises:
         ValueError: there is no such split, it is empty, or the data set has no images.
@@ -158,7 +159,7 @@ def list_splits(builder: Any, splits: Sequence[tuple[str, str]]) -> list[SplitLi
     parts = [_parts(builder, split, setting) for split, setting in splits]
     if not images:
         raise ValueError(f"data.name={builder.info.name!r} holds no images ({', '.join(features)}): give another")
-    label = labels[0] if labels else None
+    label = label or (labels[0] if labels else None)
     records: RecordListing | None = None
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         records = list_records(sorted({file for split in parts for file, _, _ in split}), label)

@@ -172,6 +172,7 @@ class Chosen:
 
     def __init__(self, source: Source, indices: NDArray[np.int64]) -> None:
         self._source = source.among(indices) if isinstance(source, FileSource) else source
+        self.indices = indices
         self.labels = None if source.labels is None else source.labels[indices]
         self.classes = source.classes
         self.damage: DamageLog | None = getattr(source, "damage", None)
