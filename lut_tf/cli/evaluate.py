@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from lut_tf.cli.measuring import OTHER_IMAGES
 from lut_tf.cli.verb import Verb
 from lut_tf.config import FinetuneConfig, add_config_arguments, config_from, get_setting, settings
 from lut_tf.config.evaluating import EvaluateConfig
@@ -13,8 +14,7 @@ from lut_tf.paths import spelled_out
 from lut_tf.startup import import_tensorflow
 from lut_tf.training.run_directory import RunFiles, read_saved
 
-OTHERS = ("suite", "data.source", "data.path", "data.name")
-"""Settings that name other images than those of the run that the classifier is from."""
+OTHERS = ("suite", *OTHER_IMAGES)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from functools import partial
 
+from lut_tf.cli.measuring import add_encoder_of_run, config_of_encoder
 from lut_tf.cli.train import with_own_settings
 from lut_tf.cli.verb import Verb
-from lut_tf.config import FinetuneConfig, add_config_arguments, config_from
+from lut_tf.config import FinetuneConfig, add_config_arguments
 from lut_tf.startup import import_tensorflow
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Give the parser an option for each setting, and one for a file of them."""
+    """Give the parser the encoder, an option for each setting, and one for a file of them."""
+    add_encoder_of_run(parser)
     add_config_arguments(parser, FinetuneConfig)
 
 
@@ -20,7 +22,7 @@ def run(arguments: Namespace) -> None:
     """Fine-tune, and print what came of it."""
     from lut_tf.tasks.preflight import preflight_finetuning
 
-    config = config_from(arguments)
+    config = config_of_encoder(arguments)
     listing = preflight_finetuning(config)
     import_tensorflow()
     from lut_tf.tasks.finetune import finetune
@@ -32,7 +34,7 @@ VERB = Verb(
     "train an encoder and a linear layer to tell classes apart; started again on its run_dir, a run goes on",
     add_arguments,
     run,
-    "--init_from ENCODER [--config FILE] [--setting value] ...",
-    "finetune --init_from runs/digits --data.source image_folder --data.path photos --run_dir runs/photos",
+    "ENCODER [--config FILE] [--setting value] ...",
+    "finetune runs/digits --data.source image_folder --data.path photos --run_dir runs/photos",
     complete=partial(with_own_settings, tree=FinetuneConfig),
 )
