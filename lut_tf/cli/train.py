@@ -59,7 +59,7 @@ def with_own_settings(words: list[str], tree: type[RunConfig] = Config) -> list[
         return words
     files = RunFiles(Path(spelled_out(given.run_dir)))
     if not os.path.isfile(files.config):  # also where the path is too long to be asked about
-        if not left:
+        if not left and not os.path.exists(files.root):
             validate(Config(run_dir=given.run_dir))
             raise FileNotFoundError(
                 f"run_dir={given.run_dir!r} holds no run to go on with: give the folder of one, or --config FILE too, "
