@@ -356,7 +356,17 @@ def placed(values: dict[str, Any], images: Path) -> dict[str, Any]:
     return {name: value.format(images) if isinstance(value, str) else value for name, value in values.items()}
 
 
-@pytest.mark.parametrize("name", settings())
+# One of each group and respect; the rest are slow, but need no more than a line in `SEEN` to be asked about.
+NORMALLY = (
+    "seed", "data.holdout", "views.padding", "encoder.depth", "decoder.depth", "method.mask_ratio", "method.head.hidden",
+    "optimizer.weight_decay", "optimizer.max_bad_steps", "probe.every", "logging.pictures_every", "checkpoint.keep_every",
+    "compute.precision",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in NORMALLY else pytest.param(name, marks=pytest.mark.slow) for name in settings()]
+)
 def test_another_value_changes_what_a_run_is(
     name: str, images: Path, base: Callable[[Config, str], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -370,7 +380,10 @@ def test_another_value_changes_what_a_run_is(
         assert isinstance(found, Mistake) == (name in MISTAKEN), found
 
 
-@pytest.mark.parametrize("respect", RESPECTS)
+@pytest.mark.parametrize(
+    "respect",
+    [name if name in ("networks", "batch") else pytest.param(name, marks=pytest.mark.slow) for name in RESPECTS],
+)
 def test_the_same_settings_are_the_same_run(respect: str, base: Callable[[Config, str], Any], tmp_path: Path) -> None:
     """Else the test above would see a difference whatever a setting does."""
     config = changed_all({"run_dir": "run", "logging.tensorboard": False, **BASE})
