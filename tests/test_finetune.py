@@ -167,7 +167,7 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path: Path, encoder: Path) -> 
         Path(f"{config.run_dir}.yaml").write_text(to_yaml(config), encoding="utf-8")
 
     def process(config: FinetuneConfig) -> Any:
-        return start_words([sys.executable, "-m", "lut_tf", "finetune", "--config", f"{config.run_dir}.yaml"])
+        return start_words([sys.executable, "-m", "lut_tf.cli", "finetune", "--config", f"{config.run_dir}.yaml"])
 
     output, _ = process(runs[0]).communicate(timeout=240)
     killed, checkpoints = process(runs[1]), tmp_path / "killed" / "checkpoints"
@@ -450,7 +450,7 @@ def test_fine_tuning_ends_above_the_linear_probe_of_the_same_encoder(tmp_path: P
     probe = pretrained.probes["trained encoder"]["linear"]
     tuned = finetune(
         small_finetuning(
-            tmp_path / "tuned", tmp_path / "lut", epochs=60, classifier__drop_path=0.1, classifier__ema=0.0,
+            tmp_path / "tuned", tmp_path / "lut", epochs=30, classifier__drop_path=0.1, classifier__ema=0.0,
             views__flip=False, views__scale=(0.6, 1.0), views__erasing=0.0, views__mixup=0.2, views__cutmix=0.0,
             optimizer__batch_size=64, optimizer__warmup_epochs=5.0, optimizer__base_learning_rate=3e-3,
             optimizer__rate_rule="none",

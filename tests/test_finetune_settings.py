@@ -15,7 +15,9 @@ import keras
 import numpy as np
 import pytest
 import test_settings
+from data_helpers import turned
 from networks import tiny_encoder
+from PIL import Image
 from settings_table import OTHER_FINETUNING, changed_all
 from test_settings import FOLDER, MISTAKEN, RECORDS, TFDS, Enough, Mistake, Watched, hosts, images, placed  # noqa: F401
 
@@ -41,6 +43,7 @@ BESIDE = {
         if name.startswith(("data.", "compute.", "checkpoint.", "worker"))
     },
     "data.source": {"optimizer.batch_size": 12},
+    "data.apply_exif": {**WITHOUT_PROBE["folder"], "data.path": "{}/sloped"},
     "views.cutmix": {"views.mixup": 0.0},
     "views.magnitude": {"views.operations": 2},
     "views.magnitude_std": {"views.operations": 2},
@@ -64,7 +67,6 @@ SEEN = {
     "worker_index": ["hosts"],
     "data": ["batch"],
     "data.name": ["end"],
-    "data.damaged_share": ["end"],
     "data.label_feature": ["end"],
     "data.evaluation_path": ["measures"],
     "data.evaluation_split": ["measures"],
@@ -198,6 +200,10 @@ def here(images: Path) -> Path:  # noqa: F811
     for name, depth in (("deep", 2), ("deeper", 3)):
         keras.utils.set_random_seed(depth)
         tiny_encoder(depth=depth).save(images / f"{name}.keras")
+    slope = Image.fromarray(np.arange(12 * 12 * 3, dtype=np.uint8).reshape(12, 12, 3))
+    for number in range(12):
+        (images / "sloped" / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
+        slope.save(images / "sloped" / f"class{number % 2}" / f"{number}.png", exif=turned(6))
     return images
 
 
