@@ -91,6 +91,7 @@ def test_parts_are_disjoint_and_complete_and_counted_before(source: str, data: d
     assert parts.name(parts.validation) == "held-out" and listing.why_no_probes == ""
 
 
+@pytest.mark.medium
 def test_evaluation_images_beside_it_change_nothing_of_the_training(data: dict[str, DataConfig]) -> None:
     """Settings are then chosen on the held-out images, and results reported on the evaluation images."""
     alone = data["image_folder"]
@@ -129,6 +130,7 @@ def mended(number: int, part: list[int], labels: list[int], damaged: set[int]) -
     return next(other for other in same[at:] + same[:at] if other not in damaged)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("source", ["image_folder", "tfrecord"])
 def test_damage_brings_no_image_into_another_part(source: str, tmp_path: Path) -> None:
     """Every other image is damaged; 30 of two classes, a third held out."""
