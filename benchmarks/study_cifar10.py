@@ -33,7 +33,7 @@ PATCHES, PATCH, WIDTH, DEPTH, HEADS = 64, 4, 96, 4, 3
 DECODER_WIDTH, DECODER_DEPTH, HIDDEN = 64, 1, 256
 BATCH = 128
 ENCODER = {"preset": "null", "image_size": 32, "patch_size": PATCH, "width": WIDTH, "depth": DEPTH, "heads": HEADS}
-SHARED = {
+SHARED: dict[str, object] = {
     **{f"encoder.{name}": value for name, value in ENCODER.items()},
     "decoder.width": DECODER_WIDTH,
     "decoder.depth": DECODER_DEPTH,
@@ -45,7 +45,7 @@ SHARED = {
     "logging.tensorboard": "false",
     "views.padding": 4,
 }
-LUT = {"method.context_weight": 0.25, "method.momentum": 0.99, "method.head.hidden": HIDDEN}
+LUT: dict[str, object] = {"method.context_weight": 0.25, "method.momentum": 0.99, "method.head.hidden": HIDDEN}
 
 
 FINETUNING = {
