@@ -16,6 +16,7 @@ _NAMES = {
     "ViTClassifier": "lut_tf.models.classifier",
     "ViTEncoder": "lut_tf.models.encoder",
     "finetune": "lut_tf.tasks.finetune",
+    "linear_probe": "lut_tf.tasks.linear_probe",
     "pretrain": "lut_tf.tasks.pretrain",
 }
 _MODULES = {

@@ -1,4 +1,4 @@
-"""Another value for every setting of a pre-training run, and configurations that differ from the default's."""
+"""Another value for every setting of a run of each task, and configurations that differ from the default's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lut_tf.config import Config
+from lut_tf.config import Config, FinetuneConfig, settings
 
 # Another value for every setting, valid beside the defaults and the digits.
 OTHER: dict[str, Any] = {
@@ -38,6 +38,18 @@ OTHER: dict[str, Any] = {
     "compute.precision": "mixed_bfloat16", "compute.teacher_precision": "mixed_bfloat16", "compute.jit_compile": True,
     "compute.all_reduce": "hierarchical", "compute.deterministic": True,
 }  # fmt: skip
+
+# What fine-tuning has beside those, or needs other values of.
+FINETUNING_ALONE: dict[str, Any] = {
+    "epochs": 50, "views.operations": 1, "views.magnitude": 5.0, "views.magnitude_std": 0.1, "views.mixup": 0.0,
+    "views.cutmix": 0.0, "views.switch": 0.1, "views.smoothing": 0.2, "views.erasing": 1.0,
+    "classifier.pooling": "cls", "classifier.drop_path": 0.5, "classifier.image_size": 32, "classifier.ema": 0.9,
+    "optimizer.base_learning_rate": 2e-3, "optimizer.layer_decay": 0.5, "optimizer.minimum_learning_rate": 1e-5,
+}  # fmt: skip
+OTHER_FINETUNING: dict[str, Any] = {
+    name: FINETUNING_ALONE.get(name, OTHER.get(name)) for name in settings(FinetuneConfig) if name != "run_dir"
+}
+TABLES: dict[type, dict[str, Any]] = {Config: OTHER, FinetuneConfig: OTHER_FINETUNING}
 
 
 def changed(name: str, value: Any, tree: Any = None) -> Any:

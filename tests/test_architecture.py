@@ -23,6 +23,7 @@ ROWS = [
 WITHOUT_TENSORFLOW = [
     "config", "cli", "models", "methods", "step/trainable.py", "step/means.py", "tasks/preflight.py",
     "training/schedules.py", "training/run_directory.py", "training/going_on.py", "writing.py", "paths.py",
+    "evaluate/results.py", "evaluate/frozen.py", "interop/sources.py",
 ]  # fmt: skip
 # What the answer to a mistake goes through: a module of these imports nothing heavy outside of a function.
 QUICK = [

@@ -12,7 +12,7 @@ import pytest
 import lut_tf
 from lut_tf import cli
 from lut_tf.cli.program import VERBS
-from lut_tf.config import Config, from_yaml, get_setting, settings
+from lut_tf.config import TREES, Config, from_yaml, get_setting, settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -293,12 +293,13 @@ def test_the_example_of_a_verb_is_understood(
     assert cli.main(example.split()) == 0 and len(asked) == 1
 
 
-def test_help_gives_every_setting_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("verb", TREES)
+def test_help_gives_every_setting_its_meaning(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["train", "--help"])
+        cli.main([verb, "--help"])
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split("options:", 1)[1].split())
-    for name in settings():
+    for name in settings(TREES[verb]):
         meaning = text.split(f"--{name} ", 1)[1].split("(type:")[0]
         assert len(meaning.split()) >= 3, f"{name} has no help"
 

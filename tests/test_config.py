@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from runs import has_saved
-from settings_table import OTHER, changed, changed_all
+from settings_table import TABLES, changed, changed_all
 
 from lut_tf.config import (
     COMPARED_BY_IMAGES,
     MAY_DIFFER,
     Config,
     EncoderConfig,
+    FinetuneConfig,
     MethodConfig,
     build_group,
     check_value,
@@ -26,6 +27,7 @@ from lut_tf.config import (
     show,
     to_yaml,
     validate,
+    verb_of,
 )
 from lut_tf.tasks.preflight import preflight
 from lut_tf.training.going_on import check_run_dir
@@ -319,31 +321,51 @@ def test_hosts_may_have_first_weights_in_different_places(tmp_path: Path) -> Non
     check_run_dir(other)
 
 
-def test_the_table_of_other_values_is_whole() -> None:
-    assert {"run_dir", *OTHER} == set(settings())
-    assert all(value != get_setting(Config(), name) for name, value in OTHER.items())
+@pytest.mark.parametrize("tree", TABLES)
+def test_the_table_of_other_values_is_whole(tree: type) -> None:
+    assert {"run_dir", *TABLES[tree]} == set(settings(tree))
+    assert all(value not in (None, get_setting(tree(), name)) for name, value in TABLES[tree].items())
 
 
-def test_what_may_not_differ_is_refused_on_a_run_dir(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tree", TABLES)
+def test_what_may_not_differ_is_refused_on_a_run_dir(tree: type, tmp_path: Path) -> None:
     """Every setting outside MAY_DIFFER, by its name and both values; all those in it together are taken.
 
     Where the images lie is no matter of this: they are compared themselves.
     """
-    old = of_digits(tmp_path)
+    old, other = changed_all({"run_dir": str(tmp_path), "optimizer.batch_size": 64}, tree()), TABLES[tree]
     (tmp_path / "config.yaml").write_text(to_yaml(old))
     has_saved(tmp_path)
-    may = {name for name in OTHER if any(name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_DIFFER)}
+    may = {name for name in other if any(name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_DIFFER)}
     may |= set(COMPARED_BY_IMAGES)
     allowed = refused = old
-    for name, value in OTHER.items():
+    for name, value in other.items():
         allowed = changed(name, value, allowed) if name in may else allowed
         refused = changed(name, value, refused)
     check_run_dir(allowed)
     with pytest.raises(ValueError) as caught:
         check_run_dir(refused)
-    for name, value in OTHER.items():
+    for name, value in other.items():
         words = f"{name} was {show(get_setting(old, name))}, now {show(value)}"
         assert (words in str(caught.value)) == (name not in may), name
+
+
+@pytest.mark.parametrize("tree", TABLES)
+@pytest.mark.parametrize("wanted", TABLES)
+def test_a_run_dir_of_another_task_is_refused(tree: type, wanted: type, tmp_path: Path) -> None:
+    """By the names at the top of its settings, also where a later version has added one of them."""
+    verbs = {Config: "train", FinetuneConfig: "finetune"}
+    text = to_yaml(tree())
+    (tmp_path / "config.yaml").write_text(text)
+    for known in (text, text.replace("seed: 0\n", "")):
+        assert verb_of(known) == verbs[tree]
+    has_saved(tmp_path)
+    config = changed_all({"run_dir": str(tmp_path)}, wanted())
+    if tree is wanted:
+        check_run_dir(config)
+        return
+    with pytest.raises(ValueError, match=rf"^run_dir=.* of lut-tf {verbs[tree]}, and one of lut-tf {verbs[wanted]}"):
+        check_run_dir(config)
 
 
 def test_nothing_that_is_learned_may_differ() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from PIL import Image
 from runs import small
 
 from lut_tf.cli.program import main
-from lut_tf.config.measuring import FewShotConfig, KnnConfig
+from lut_tf.config import settings
+from lut_tf.config.measuring import FewShotConfig, FrozenConfig, KnnConfig
 from lut_tf.data.reading.sources import digits
 from lut_tf.evaluate import find_results, knn_accuracy, measure_few_shot, measure_knn, read_result
 from lut_tf.evaluate.features import encoder_features
@@ -27,7 +30,14 @@ from lut_tf.tasks.pretrain import pretrain
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pre-training run on the digits, of one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    quick = {"epochs": 1, "probe__every": 0, "probe__before_and_after": False, "logging__tensorboard": False}
+    quick = {
+        "epochs": 1,
+        "method__name": "mae",
+        "method__head__hidden": 4096,
+        "probe__every": 0,
+        "probe__before_and_after": False,
+        "logging__tensorboard": False,
+    }
     pretrain(small(folder, **quick))
     return folder
 
@@ -113,6 +123,7 @@ def test_an_encoder_is_the_same_in_every_form(encoders: Path) -> None:
     assert all(np.array_equal(a, b) for other in weights[1:] for a, b in zip(weights[0], other, strict=True))
 
 
+@pytest.mark.medium
 def test_settings_of_data_that_are_not_given_are_the_runs_own(
     run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +194,27 @@ def test_mistakes_are_one_line_and_write_nothing(
     assert err.count("\n") == 1
     assert named in err and remedy in err, err
     assert sorted(encoders.rglob("*")) == before
+
+
+# Another value for every setting that is not of `data`.
+OTHER = {
+    "image_size": 32, "pooling": "cls", "neighbours": (1,), "temperature": 0.5, "shots": (2,), "draws": 6, "seed": 1,
+}  # fmt: skip
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(("measure", "config"), [(measure_knn, KnnConfig()), (measure_few_shot, FewShotConfig())])
+def test_every_setting_changes_what_is_found(
+    measure: Any, config: FrozenConfig, encoders: Path, tmp_path: Path
+) -> None:
+    encoder = shutil.copy(encoders / "encoder.keras", tmp_path)
+    found = measure(encoder, config)
+    for name in settings(type(config)):
+        if not name.startswith("data."):
+            other = measure(encoder, replace(config, **{name: OTHER[name]}))
+            assert other.figures != found.figures, name
+            assert other.name != found.name, name
+    assert measure(encoder, config).figures == found.figures
 
 
 def test_python_takes_the_same_and_says_the_same(encoders: Path) -> None:

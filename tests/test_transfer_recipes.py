@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from networks import tiny_encoder
 from runs import CONFIGS
 from settings_table import changed
 
-from lut_tf.config import TREES, RunConfig, differences, from_yaml, get_setting, validate
+from lut_tf.config import TREES, differences, from_yaml, get_setting, validate
 
 VERBS = ("finetune", "probe")
 RECIPES = [path for verb in VERBS for path in sorted((CONFIGS / verb).glob("*.yaml"))]
@@ -34,7 +35,7 @@ def named(path: Path) -> str:
     return f"{path.parent.name} {path.stem}"
 
 
-def recipe(path: Path) -> RunConfig:
+def recipe(path: Path) -> Any:
     return from_yaml(path.read_text(encoding="utf-8"), TREES[path.parent.name])
 
 
@@ -91,14 +92,25 @@ def test_the_classes_are_those_of_the_public_data_set(path: Path, tmp_path: Path
     assert labels[0].num_classes == stated(path, "classes")
 
 
-def shrunk(config: RunConfig, root: Path) -> RunConfig:
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_the_page_on_evaluation_says_what_the_recipe_says(path: Path) -> None:
+    page = (CONFIGS.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`{path.stem}`" in line]
+    cells = [cell.strip() for cell in row.split("|")]
+    wanted = [f"{stated(path, what):,}" for what in ("to train on", "to evaluate on", "classes")]
+    assert cells[3:5] == [f"{wanted[0]}, {wanted[1]}", wanted[2]]
+    assert cells[2] == {"tfds": "`tfds`", "image_folder": "folders"}[recipe(path).data.source]
+
+
+def shrunk(config: Any, root: Path) -> Any:
     """The same on a few made images of three classes, from a tiny encoder, for one epoch of one step."""
     tiny_encoder().save(root / "encoder.keras")
     write_files(root / "images", *(f"{name}/{number}.png" for name in "abc" for number in range(3)))
+    data = type(config.data)("image_folder", str(root / "images"), str(root / "images"))
     changes: dict[str, Any] = {
         "run_dir": str(root / "run"), "init_from": str(root / "encoder.keras"), "epochs": 1,
-        "data": type(config.data)("image_folder", str(root / "images"), str(root / "images")),
-        "optimizer.batch_size": 8, "optimizer.accumulate": min(config.optimizer.accumulate, 2),
+        "data": replace(data, holdout=0.34 if config.data.holdout else 0.0), "optimizer.batch_size": 6,
+        "optimizer.accumulate": min(config.optimizer.accumulate, 2),
         "optimizer.warmup_epochs": 0.0, "logging.tensorboard": False,
     }  # fmt: skip
     for name, value in changes.items():

@@ -11,7 +11,6 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lut_tf.evaluate.classification import confusions
 from lut_tf.writing import replacing
 
 NAMED, NUMBERED = 40, 15
@@ -40,7 +39,12 @@ def confusion_matrix(guessed: NDArray[np.int32], labels: NDArray[np.int32], clas
 
 
 def draw_confusion(
-    guessed: NDArray[np.int32], labels: NDArray[np.int32], names: Sequence[str], path: Path, title: str
+    guessed: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    names: Sequence[str],
+    confusions: Sequence[tuple[int, int, int]],
+    path: Path,
+    title: str,
 ) -> None:
     """Draw the share of each class' images that are taken for each class.
 
@@ -51,6 +55,7 @@ def draw_confusion(
         guessed: (N,) the likeliest class of each image.
         labels: (N,) its class.
         names: of all classes.
+        confusions: (class, class that it was taken for, how often), the most frequent first.
         path: the PNG file to write.
         title: above the picture.
     """
@@ -78,7 +83,7 @@ def draw_confusion(
         _number(axes, shares)
     figure.colorbar(picture, ax=axes, label="share of the class' images", shrink=0.8)
     for list_axes in beside:
-        _list(list_axes, guessed, labels, names)
+        _list(list_axes, labels, names, confusions)
     with replacing(path) as written:
         figure.savefig(written)
 
@@ -98,17 +103,19 @@ def _number(axes: Axes, shares: NDArray[np.float64]) -> None:
             )
 
 
-def _list(axes: Axes, guessed: NDArray[np.int32], labels: NDArray[np.int32], names: Sequence[str]) -> None:
+def _list(
+    axes: Axes, labels: NDArray[np.int32], names: Sequence[str], confusions: Sequence[tuple[int, int, int]]
+) -> None:
     """List the most frequent confusions."""
     axes.set_axis_off()
     images = np.bincount(labels, minlength=len(names))
     lines = [
         f"{_short(names[truth])} → {_short(names[other])}: {times} of {images[truth]}"
-        for truth, other, times in confusions(guessed, labels)[:LISTED]
+        for truth, other, times in confusions[:LISTED]
     ]
     text = "\n".join(["most often taken for another:", "", *lines]) if lines else "no image is taken for another class"
     axes.text(0.0, 1.0, text, va="top", fontsize=9, linespacing=1.5, transform=axes.transAxes)
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
-from lut_tf.config import add_config_arguments, config_from
+from lut_tf.config import DataConfig, add_config_arguments, config_from, differences
 from lut_tf.config.measuring import FrozenConfig
 
 ENCODER = "ENCODER"
@@ -47,9 +46,11 @@ def with_own_data(arguments: Namespace) -> Any:
     from lut_tf.interop.sources import data_of
 
     given = arguments.given
-    own = asdict(data_of(arguments.source, arguments.step, ENCODER))
-    if given.values.get("data.source", own["source"]) == own["source"]:
-        given.values = {**{f"data.{name}": value for name, value in own.items()}, **given.values}
+    own = data_of(arguments.source, arguments.step, ENCODER)
+    if given.values.get("data.source", own.source) == own.source:
+        # The protocol's own defaults stay where the run has settled nothing else.
+        settled = {f"data.{name}": getattr(own, name) for name in differences(DataConfig(), own)}
+        given.values = {**settled, **given.values}
     return config_from(arguments)
 
 

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lut_tf import __version__
-from lut_tf.cli import compare, convert, doctor, export, few_shot, finetune, knn, prepare, show_views, train, verify
+from lut_tf.cli import (
+    compare,
+    convert,
+    doctor,
+    export,
+    few_shot,
+    finetune,
+    knn,
+    prepare,
+    probe,
+    show_views,
+    train,
+    verify,
+)
 from lut_tf.cli.messages import Parser
 from lut_tf.config.suggestions import nearest
 from lut_tf.errors import Mistakes, Stopped
@@ -23,6 +36,7 @@ PACKAGE = Path(__file__).parents[1]
 VERBS = {
     "train": train.VERB,
     "finetune": finetune.VERB,
+    "probe": probe.VERB,
     "knn": knn.VERB,
     "few-shot": few_shot.VERB,
     "compare": compare.VERB,

@@ -12,6 +12,7 @@ from lut_tf.config.finetuning import ClassifierConfig, FinetuneConfig, FinetuneO
 from lut_tf.config.methods import HeadConfig, MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.pretraining import Config
+from lut_tf.config.probing import LarsConfig, LinearProbeConfig, ProbeData, ProbeViews
 from lut_tf.config.run import (
     COMPARED_BY_IMAGES,
     MAY_DIFFER,
@@ -28,6 +29,7 @@ from lut_tf.config.training import (
     ProbeConfig,
     RunCompute,
     RunLogging,
+    RunOptimizer,
 )
 from lut_tf.config.tree import build_group, changed, differences, get_setting, hints_of, validate
 from lut_tf.config.types import Count, Fraction, Seed, check_value, describe, show
@@ -39,8 +41,9 @@ _TASKS = ("TREES", "verb_of")
 __all__ = [
     "COMPARED_BY_IMAGES", "MAY_DIFFER", "CheckpointConfig", "ClassifierConfig", "ComputeConfig", "Config", "Count",
     "DataConfig", "DecoderConfig", "EncoderConfig", "FinetuneConfig", "FinetuneOptimizer", "FinetuneViews", "Fraction",
-    "HeadConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig", "ProbeConfig", "RunCompute", "RunConfig",
-    "RunLogging", "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_tf_config", "check_value",
+    "HeadConfig", "LarsConfig", "LinearProbeConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig", "ProbeConfig",
+    "ProbeData", "ProbeViews", "RunCompute", "RunConfig", "RunLogging", "RunOptimizer",
+    "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_tf_config", "check_value",
     "describe", "differences", "get_setting", "hints_of", "may_differ", "show", "validate", *_READING,
     *_TASKS,
 ]  # fmt: skip

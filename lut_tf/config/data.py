@@ -89,7 +89,7 @@ class DataConfig:
             raise ValueError(f"{joined(name, need)}=null, but {source} reads it: give {option(name, need)} {kind}")
         for setting in sorted({setting for read in SOURCE_SETTINGS.values() for setting in read}):
             value = getattr(self, setting)
-            if setting not in SOURCE_SETTINGS[self.source] and value != getattr(DataConfig, setting):
+            if setting not in SOURCE_SETTINGS[self.source] and value != getattr(type(self), setting):
                 fitting = [other for other, read in SOURCE_SETTINGS.items() if setting in read]
                 raise ValueError(
                     f"{joined(name, setting)}={show(value) if isinstance(value, bool) else repr(value)} "

@@ -16,7 +16,7 @@ from lut_tf.paths import check_path
 
 if TYPE_CHECKING:
     from lut_tf.config.data import DataConfig
-    from lut_tf.config.training import CheckpointConfig, OptimizerConfig, RunCompute, RunLogging
+    from lut_tf.config.training import CheckpointConfig, RunCompute, RunLogging, RunOptimizer
 
 # What may change when a run is started again on its directory: nothing here alters what is learned.
 MAY_DIFFER = (
@@ -76,7 +76,7 @@ class RunConfig:
         def data(self) -> DataConfig: ...  # noqa: D102
 
         @property
-        def optimizer(self) -> OptimizerConfig: ...  # noqa: D102
+        def optimizer(self) -> RunOptimizer: ...  # noqa: D102
 
         @property
         def logging(self) -> RunLogging: ...  # noqa: D102

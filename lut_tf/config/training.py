@@ -10,29 +10,43 @@ from lut_tf.config.types import Count, Decay, NotNegative, NotNegativeInt, Posit
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up and a half cosine to zero, both by optimizer step.
+class RunOptimizer:
+    """What any run's optimizer is asked for.
 
     Args:
         batch_size: images of one optimizer step, over all devices and micro-batches.
         accumulate: micro-batches that a step's batch is computed in, one after the other, to save memory.
-        base_learning_rate: the rate that the rule scales.
-        rate_rule: `sqrt` (LUT: base · sqrt(batch)/4), `linear` (MAE: base · batch/256) or `none` (base itself).
         warmup_epochs: epochs of linear warm-up from 0.
-        clip_norm: largest global norm of the gradient; 0: no limit.
         max_bad_steps: steps with an infinite or undefined loss or gradient that the run skips, changing nothing, before
             it stops; 0 stops at the first.
-        weight_decay: decoupled decay of everything that is neither a bias nor one-dimensional.
-        betas: decay rates of AdamW's moments.
     """
 
     batch_size: Count = 4096
     accumulate: Count = 1
+    warmup_epochs: NotNegative = 40.0
+    max_bad_steps: NotNegativeInt = 0
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate at the end of the warm-up; of several the largest."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(RunOptimizer):
+    """AdamW with linear warm-up and a half cosine to zero, both by optimizer step.
+
+    Args:
+        base_learning_rate: the rate that the rule scales.
+        rate_rule: `sqrt` (LUT: base · sqrt(batch)/4), `linear` (MAE: base · batch/256) or `none` (base itself).
+        clip_norm: largest global norm of the gradient; 0: no limit.
+        weight_decay: decoupled decay of everything that is neither a bias nor one-dimensional.
+        betas: decay rates of AdamW's moments.
+    """
+
     base_learning_rate: Positive = 1.5e-4
     rate_rule: Literal["sqrt", "linear", "none"] = "sqrt"
-    warmup_epochs: NotNegative = 40.0
     clip_norm: NotNegative = 0.0
-    max_bad_steps: NotNegativeInt = 0
     weight_decay: NotNegative = 0.05
     betas: tuple[Decay, Decay] = (0.9, 0.95)
 

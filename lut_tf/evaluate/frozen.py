@@ -125,6 +125,32 @@ def data_facts(data: DataConfig, listing: Listing, parts: Parts) -> dict[str, An
     }
 
 
+def check_place(source: Source, setting: str) -> None:
+    """Refuse an encoder beside which nothing can be written.
+
+    Raises:
+        PermissionError: it lies in such a place.
+    """
+    place = nearest_existing(results_path(source, "x"))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{setting}={os.fspath(source)!r} cannot be measured where it is, results and features are written beside "
+            f"it and there is no write permission in {place}: copy it to another folder"
+        )
+
+
+def features_folder(source: Source) -> Path:
+    """Return where the features of the encoder at `source` are kept: beside its results."""
+    from lut_tf.evaluate.feature_cache import FOLDER
+
+    return results_path(source, "").parent.parent / FOLDER
+
+
+def stamp_of(data: DataConfig) -> dict[str, Any]:
+    """Return how images are read, for the stamp of their features; see `cached_features`."""
+    return {"source": data.source, "apply_exif": data.apply_exif, "bits": data.bits}
+
+
 def check_labelled(data: DataConfig, listing: Listing) -> None:
     """Refuse images that nothing can be measured on, as far as their listing tells.
 
@@ -186,7 +212,7 @@ def _frozen(
     """Refuse what cannot be, and return the features; `check` refuses the labels (N,) of the training images."""
     listing = _preflight(source, config, step, setting, check)
     import_tensorflow()
-    from lut_tf.evaluate.feature_cache import FOLDER, cached_features
+    from lut_tf.evaluate.feature_cache import cached_features
 
     parts = _labelled(config.data, listing, check)
     train, final = parts.train, parts.final
@@ -196,8 +222,7 @@ def _frozen(
         raise ValueError(f"pooling=cls needs a class token, and {setting}={os.fspath(source)!r} has none: give mean")
     data = data_facts(config.data, listing, parts)
     say(f"{opened.origin}: {data['images']} training images of {data['name']}, scored on {data['part']}")
-    folder = results_path(source, "").parent.parent / FOLDER
-    how = {"source": config.data.source, "apply_exif": config.data.apply_exif, "bits": config.data.bits}
+    folder, how = features_folder(source), stamp_of(config.data)
     training = {"part": "training", "digest": listing.digest, **how}
     evaluation = {"part": parts.name(final), "digest": listing.evaluation_digest, **how}
     bank = cached_features(folder, opened, config.pooling, train, training)
@@ -210,12 +235,7 @@ def _preflight(source: Source, config: FrozenConfig, step: int | None, setting: 
     """Refuse what can be without TensorFlow, and return the listing of the images."""
     validate(config)
     find_encoder(source, step, setting)
-    place = nearest_existing(results_path(source, "x"))
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"{setting}={os.fspath(source)!r} cannot be measured where it is, results and features are written beside "
-            f"it and there is no write permission in {place}: copy it to another folder"
-        )
+    check_place(source, setting)
     listing = list_data(config.data)
     check_labelled(config.data, listing)
     if isinstance(listing.train, FolderListing) and listing.train.labels is not None:

@@ -28,7 +28,7 @@ from lut_tf.interop.tensors import assign, read, write
 from lut_tf.interop.told import Told
 from lut_tf.models.classifier import POOLINGS, ViTClassifier
 from lut_tf.models.preprocess import Preprocessing
-from lut_tf.paths import is_saved_folder
+from lut_tf.paths import is_saved_folder, spelled_out
 from lut_tf.training.run_directory import find_saved
 
 # What stands beside a classifier and does not change its logits.
@@ -74,7 +74,7 @@ def load_classifier(
         raise ValueError(f'pooling={pooling!r} is not known: choose "mean" or "cls"')
     settings = {"num_heads": num_heads, "layer_norm_eps": layer_norm_eps, "preprocessing": preprocessing}
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
+        path = Path(spelled_out(source))
         if path.suffix == ".keras" or (path.is_dir() and not is_saved_folder(path)):
             return _of_ours(path, image_size, pooling=pooling, **settings)
     return read_classifier(source, image_size, pooling, **settings)[0]

@@ -20,7 +20,7 @@ from lut_tf.models.classifier import ViTClassifier
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing
 from lut_tf.paths import is_saved_folder
-from lut_tf.training.run_directory import RunFiles, Saved, find_saved
+from lut_tf.training.run_directory import RunFiles, Saved, find_saved, verb_of_run
 from lut_tf.writing import replacing
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _write(network: Any, path: Path, layout: str) -> None:
 
 def _read_run(source: str | os.PathLike[str], step: int | None) -> MaskedImageModel | ViTClassifier:
     found: RunModel | RunClassifier
-    if RunFiles(Path(source)).structure.is_file():
+    if verb_of_run(RunFiles(Path(source))) == "finetune":
         of_finetuning = find_saved(source, step, tree=FinetuneConfig)
         found = load_classifier_run(of_finetuning, other_step(of_finetuning))
     else:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lut_tf.config import Config, DataConfig, verb_of
-from lut_tf.config.networks import sides
+from lut_tf.config import Config, DataConfig
+from lut_tf.config.networks import check_encoder, sides
+from lut_tf.config.presets import EncoderSize
 from lut_tf.paths import check_path, is_saved_folder, spelled_out
 from lut_tf.startup import import_tensorflow
-from lut_tf.training.run_directory import RunFiles, Saved, find_saved, is_through, read_saved
+from lut_tf.training.run_directory import RunFiles, Saved, find_saved, is_through, read_saved, verb_of_run
 
 if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
@@ -119,6 +120,7 @@ def open_encoder(
     encoder, words = _load(found, named)
     run = _run_of(found)
     if image_size is not None and sides(image_size) != encoder.image_size:
+        check_encoder(EncoderSize(encoder.patch_size, encoder.width, encoder.depth, encoder.heads), image_size)
         own, encoder = encoder.image_size, encoder.resized(image_size)
         words.append("positions resized from {}×{} to {}×{} pixels".format(*own, *encoder.image_size))
     path = spelled_out(source)
@@ -167,7 +169,7 @@ def checksum(network: Any) -> str:
 def _find_in_run(path: Path, step: int | None, setting: str, named: str) -> Path | Saved:
     """Return what a directory has saved: the finished run's encoder, or whatever `find_saved` finds."""
     files = RunFiles(path)
-    if files.config.is_file() and _is_of_another_task(files):
+    if verb_of_run(files) not in ("train", None):
         raise ValueError(
             f"{named} is a run that trained a classifier, and an encoder is wanted: give {KINDS}; "
             "lut-tf evaluate measures classifiers"
@@ -178,14 +180,6 @@ def _find_in_run(path: Path, step: int | None, setting: str, named: str) -> Path
     if not files.config.is_file():
         raise FileNotFoundError(f"{named} is no run directory, it holds no {files.config.name}: give {KINDS}")
     return find_saved(path, step, setting)
-
-
-def _is_of_another_task(files: RunFiles) -> bool:
-    """Tell whether a configuration is not of pre-training."""
-    try:
-        return verb_of(files.config.read_text(encoding="utf-8")) not in ("train", None)
-    except ValueError:
-        return False  # whoever reads it says what is wrong with it
 
 
 def _check_kind(path: Path, named: str) -> None:

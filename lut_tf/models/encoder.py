@@ -261,7 +261,10 @@ class ViTEncoder(keras.Model):
             raise ValueError(f'pooling={pooling!r} is not known: choose "mean" or "cls"')
         if pooling == "cls" and not self.has_class_token:
             raise ValueError('pooling="cls" needs a class token and this encoder has none: choose "mean"')
-        tokens = self(images)
+        return self.pooled(self(images), pooling)
+
+    def pooled(self, tokens: Any, pooling: str) -> Any:
+        """Return the vectors (B, D) of `features` from an image's tokens (B, 1 + L, D)."""
         return tokens[:, 0] if pooling == "cls" else mean_tokens(tokens[:, self.prefix_tokens :])
 
     def export(self, *arguments: Any, **kwargs: Any) -> None:

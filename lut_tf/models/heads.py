@@ -38,8 +38,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             unbiased = variance * ops.cast(count, "float32") / ops.cast(ops.maximum(count - 1, 1), "float32")
             self._move(self.moving_mean, mean)
             self._move(self.moving_variance, unbiased)
-        scale = ops.cast(self.gamma, "float32") / ops.sqrt(variance + self.epsilon)
-        return ops.cast((x - mean) * scale + ops.cast(self.beta, "float32"), self.compute_dtype)
+        scale = 1.0 if self.gamma is None else ops.cast(self.gamma, "float32")
+        x = (x - mean) * (scale / ops.sqrt(variance + self.epsilon))
+        return ops.cast(x if self.beta is None else x + ops.cast(self.beta, "float32"), self.compute_dtype)
 
     def _batch_mean(self, x: Any) -> Any:
         return ops.moments(x, axes=[0], synchronized=self.synchronized)[0]

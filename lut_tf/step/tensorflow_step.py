@@ -94,7 +94,7 @@ class TensorFlowStep(Trainable):
         """Measure the losses of one batch, with nothing learned."""
         batch = _batch_of(data)
         self.check_batch(batch)
-        losses = self.compute_losses(batch, training=False, gather=gather_replicas)
+        losses = self.compute_losses(self.without_gradient(batch), training=False, gather=gather_replicas)
         return self._logs(self.report(dict(zip(losses, self._mean(list(losses.values())), strict=True))))
 
     def compile(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
@@ -158,6 +158,7 @@ class TensorFlowStep(Trainable):
 
     def _gradients(self, batch: Any, parts: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         """Return the losses of a micro-batch, and its gradients' share; see `_micro_batch` for `parts`."""
+        batch = self.without_gradient(batch)
         with tf.GradientTape() as tape:
             losses = self.compute_losses(batch, training=True, gather=gather_replicas)
             divisor = tf.cast(self.replicas * parts, losses["total"].dtype)

@@ -85,6 +85,10 @@ class Trainable(keras.Model):
         """
         raise NotImplementedError(f"{type(self).__name__} must define compute_losses")
 
+    def without_gradient(self, batch: Any) -> Any:
+        """Return what `compute_losses` takes of a batch; the step computes it before it begins to follow gradients."""
+        return batch
+
     def check_batch(self, batch: Any) -> None:
         """Refuse what is no batch of this model, in a sentence.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import keras
 
-from lut_tf.config import Config, FinetuneConfig, RunConfig
+from lut_tf.config import Config, FinetuneConfig, LinearProbeConfig, RunConfig
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.classification import Classification
+from lut_tf.methods.linear_probe import LinearProbe
 from lut_tf.step import TrainableModel
+from lut_tf.training.lars import LARS
 from lut_tf.training.optimizer import adamw, layerwise_adamw
 from lut_tf.training.schedules import warmup_cosine
 
@@ -27,6 +29,13 @@ def compile_classification(config: FinetuneConfig, model: Classification, steps_
     _compile(config, model, optimizer)
 
 
+def compile_probe(config: LinearProbeConfig, model: LinearProbe, steps_per_epoch: int) -> None:
+    """Give the linear layers LARS, each its share of the largest of the configuration's rates."""
+    largest = max(config.optimizer.base_learning_rates)
+    shares = {head: rate / largest for head, (_, rate) in model.heads.items()}
+    _compile(config, model, LARS(_rate(config, steps_per_epoch), shares=shares))
+
+
 def _rate(
     config: RunConfig, steps_per_epoch: int, minimum: float = 0.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -40,7 +49,7 @@ def _compile(config: RunConfig, model: TrainableModel, optimizer: keras.optimize
     model.compile(
         optimizer,
         accumulate=wanted.accumulate,
-        clip_norm=wanted.clip_norm,
+        clip_norm=getattr(wanted, "clip_norm", 0.0),
         jit_compile=config.compute.jit_compile,
         max_bad_steps=wanted.max_bad_steps,
     )

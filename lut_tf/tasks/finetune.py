@@ -60,7 +60,7 @@ def finetune(
             return FinetuneResult(files, model.kept, worker=run.host.number)
         if beginning.written is None:
             beginning.write(files, model.classifier)
-        measures = Measures(model.kept, parts, classes, listing.why_no_probes, listing.holdout)
+        measures = Measures(model.kept, parts, classes, listing.why_no_probes)
         # What was the best on other images may not be so on these.
         same = facts_of(files).get(EVALUATION_IMAGES, listing.evaluation_digest) == listing.evaluation_digest
         patient = config.checkpoint.on_failure == "continue"

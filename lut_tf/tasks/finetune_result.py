@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from lut_tf.analysis.confusion import draw_confusion
 from lut_tf.analysis.curves import draw_accuracy_curves
-from lut_tf.config import FinetuneConfig, get_setting, may_differ, settings
+from lut_tf.config import FinetuneConfig
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, guesses_of, tally
+from lut_tf.evaluate.frozen import data_facts
 from lut_tf.evaluate.results import FOLDER, Figure, Result, accuracy, read_result, save_result
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.sources import checksum
@@ -24,7 +25,7 @@ from lut_tf.methods.classification import Classification
 from lut_tf.models.classifier import ViTClassifier
 from lut_tf.tasks.begun import Beginning
 from lut_tf.tasks.classes import Classes
-from lut_tf.tasks.result import announced, schedule_facts
+from lut_tf.tasks.result import announced, protocol_settings, schedule_facts
 from lut_tf.training.plan import Plan
 from lut_tf.training.run_directory import RunFiles
 from lut_tf.writing import replacing
@@ -83,19 +84,12 @@ class Measures:
         parts: the run's images.
         classes: of the images.
         why_not: why nothing can be measured, as far as the listing tells; empty where it can.
-        holdout: share of the training images that is held out to be measured on.
     """
 
     classifier: ViTClassifier
     parts: Parts
     classes: Classes
     why_not: str = ""
-    holdout: float = 0.0
-
-    @property
-    def final(self) -> Source | None:
-        """What the closing figures are of."""
-        return self.parts.heldout or self.parts.validation
 
     @property
     def why_none(self) -> str:
@@ -112,19 +106,17 @@ class Measures:
     @property
     def part(self) -> str:
         """What the closing figures are of, in words."""
-        if self.parts.heldout is not None:
-            return "held-out"
-        return f"holdout {self.holdout:g} of training" if self.holdout else "evaluation"
+        return self.parts.name(self.parts.final)
 
     @property
     def said(self) -> str:
         """What is measured when, or why nothing is."""
         if not self.possible:
             return f"no accuracies: {self.why_none}"
-        assert self.parts.validation is not None and self.final is not None
+        assert self.parts.validation is not None and self.parts.final is not None
         return (
             f"top-1 after each epoch on {len(_known(self.parts.validation))} validation images, at the end on "
-            f"{len(_known(self.final))} {self.part} images"
+            f"{len(_known(self.parts.final))} {self.part} images"
         )
 
     def while_training(self) -> dict[str, float]:
@@ -204,37 +196,33 @@ def closed(
         return FinetuneResult(files, classifier, why_not=measures.why_none)
     if again and (known := _written(files)) is not None:
         return FinetuneResult(files, classifier, known, tuple(_read_classes(files.classes)))
-    assert measures.final is not None
-    guesses, labels = measures.guesses(classifier, measures.final)
+    assert measures.parts.final is not None
+    guesses, labels = measures.guesses(classifier, measures.parts.final)
     figures = measures.figures(guesses, labels)
     if best_epoch is not None:
-        best = measures.figures(*measures.guesses(load_keras(files.best), measures.final))
+        best = measures.figures(*measures.guesses(load_keras(files.best), measures.parts.final))
         figures |= {f"best/{name}": figure for name, figure in best.items()}
     rows = class_rows(guesses[:, 0], labels, measures.classes.called)
     _write_classes(files.classes, rows)
     title = f"{files.root.name}, {len(labels)} {measures.part} images"
-    draw_confusion(guesses[:, 0], labels, measures.classes.called, files.confusion, title)
+    mistaken = confusions(guesses[:, 0], labels)
+    draw_confusion(guesses[:, 0], labels, measures.classes.called, mistaken, files.confusion, title)
     draw_accuracy_curves(files.metrics, files.curves, best_epoch)
     details = {
         "best_epoch": best_epoch,
         "classes": {row.name: [row.right, row.images] for row in rows},
-        "confusions": [list(pair) for pair in confusions(guesses[:, 0], labels)[:CONFUSIONS]],
+        "confusions": [list(pair) for pair in mistaken[:CONFUSIONS]],
     }
     result = Result(
         "finetune",
         figures,
         _model_facts(files, classifier, beginning),
-        _data_facts(config, measures, listing, len(labels)),
-        {name: get_setting(config, name) for name in settings(type(config)) if _decides(name)},
+        {**data_facts(config.data, listing, measures.parts), "classes": measures.classes.count},
+        protocol_settings(config),
         details,
     )
     save_result(result, files.root)
     return FinetuneResult(files, classifier, result, tuple(rows))
-
-
-def _decides(name: str) -> bool:
-    """Tell whether a setting is one of the protocol; images and encoder are told of by themselves."""
-    return not (may_differ(name) or name == "init_from" or name.startswith("data."))
 
 
 def _model_facts(files: RunFiles, classifier: ViTClassifier, beginning: Beginning) -> dict[str, Any]:
@@ -247,20 +235,6 @@ def _model_facts(files: RunFiles, classifier: ViTClassifier, beginning: Beginnin
         "parameters": int(classifier.count_params()),
         "image_size": list(classifier.image_size),
         "pooling": classifier.pooling,
-    }
-
-
-def _data_facts(config: FinetuneConfig, measures: Measures, listing: Listing, images: int) -> dict[str, Any]:
-    data = config.data
-    return {
-        "source": data.source,
-        "name": data.name or (Path(data.path).name if data.path else data.source),
-        "digest": listing.digest,
-        "evaluation_digest": listing.evaluation_digest,
-        "training_images": measures.classes.images,
-        "images": images,
-        "classes": measures.classes.count,
-        "part": measures.part,
     }
 
 
@@ -293,9 +267,9 @@ def _read_classes(path: Path) -> list[ClassRow]:
 
 def _figures_table(result: Result) -> list[str]:
     figures, epoch = result.figures, result.details.get("best_epoch")
-    names = [name for name in ("top1", "top5") if name in figures]
+    names: list[str] = [name for name in ("top1", "top5") if name in figures]
     rows: dict[str, list[str]] = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
-    title = f"accuracy on {result.data['images']} {result.data['part']} images"
+    title = f"accuracy on {result.data['part']}"
     lines = [f"{title:<40}" + "".join(f"{name.replace('top', 'top-'):>20}" for name in names)]
     for words, row in rows.items():
         if row[0] in figures:

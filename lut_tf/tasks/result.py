@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-from lut_tf.config import Config, RunConfig
+from lut_tf.config import Config, RunConfig, get_setting, may_differ, settings
 from lut_tf.evaluate.probe import table
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.training.plan import Plan
@@ -78,6 +78,16 @@ def schedule_facts(config: RunConfig, plan: Plan, replicas: int) -> dict[str, An
         "micro_batches": wanted.accumulate,
         "images_per_device_and_micro_batch": wanted.batch_size // replicas // wanted.accumulate,
         "peak_learning_rate": wanted.peak_learning_rate,
+    }
+
+
+def protocol_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that decide what a run finds, by name; images and encoder are told of by themselves."""
+    apart = ("init_from", "data.")
+    return {
+        name: get_setting(config, name)
+        for name in settings(type(config))
+        if not (may_differ(name) or name.startswith(apart))
     }
 
 

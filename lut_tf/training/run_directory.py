@@ -266,6 +266,14 @@ def _unreadable(files: RunFiles, named: str, error: ValueError, remedy: str) -> 
     return ValueError(f"{named} holds a {files.config.name} that this version cannot read ({error}): {remedy}")
 
 
+def verb_of_run(files: RunFiles) -> str | None:
+    """Return the verb of `lut-tf` whose run a directory holds; None where its configuration does not tell."""
+    try:
+        return verb_of(files.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def facts_of(files: RunFiles) -> dict[str, Any]:
     """Return what `resolved.json` says; nothing where it is torn or not there."""
     try:

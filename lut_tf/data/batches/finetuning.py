@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from lut_tf.config import FinetuneViews, ViewsConfig, validate
 from lut_tf.data.batches.pipeline import finished, in_steps
@@ -67,10 +68,8 @@ def finetuning_dataset(
         ValueError: the source has no labels, one is no number of a class, or a setting is out of range.
     """
     validate(views, "views")
-    # Where an image's class is not known, nothing can be learned of it.
-    known = np.flatnonzero(source.labels >= 0) if source.labels is not None else np.zeros(0, np.int64)
-    if source.labels is None or not len(known):
-        raise ValueError("data: the images have no labels, which fine-tuning needs: give a labelled source")
+    known = known_images(source)
+    assert source.labels is not None
     if source.labels.max() >= classes:
         raise ValueError(f"classes={classes} is too few for the label {source.labels.max()}: give one more than that")
     crop, labels = ViewsConfig(crop="random_resized", scale=views.scale, flip=views.flip), tf.constant(source.labels)
@@ -90,6 +89,7 @@ def finetuning_dataset(
         normal = normalise(image, preprocessing)
         return erase(normal, draws.rest[3 * count : own], noise, views), tf.gather(labels, index), draws.rest[own:]
 
+    @tf.autograph.experimental.do_not_convert  # as in `views.crops`
     def finish(step: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[Any, tf.Tensor]:
         images, numbers, drop_path = batch
         off = views.smoothing / classes
@@ -102,3 +102,15 @@ def finetuning_dataset(
         example, len(known), batch_size, seed, start_step, steps, parallel_calls=parallel_calls, host=host, hosts=hosts
     )
     return finished(tf.data.Dataset.zip(tf.data.Dataset.range(start_step, steps), batches).map(finish))
+
+
+def known_images(source: Source) -> NDArray[np.int64]:
+    """Return the numbers of a source's images whose class is known: of others no class can be learned.
+
+    Raises:
+        ValueError: there are none.
+    """
+    known = np.flatnonzero(source.labels >= 0) if source.labels is not None else np.zeros(0, np.int64)
+    if not len(known):
+        raise ValueError("data: the images have no labels, which a classifier needs: give a labelled source")
+    return known

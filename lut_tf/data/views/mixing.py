@@ -51,6 +51,7 @@ def mix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, views: FinetuneV
     return mixed, targets + weight * (targets[::-1] - targets)
 
 
+@tf.autograph.experimental.do_not_convert  # as in `crops`
 def erase(image: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor, views: FinetuneViews) -> tf.Tensor:
     """Replace a box of a normalised image (H, W, 3) by normal noise in a share `views.erasing` of the cases.
 

@@ -52,10 +52,23 @@ def _geometric(layer: Any, names: tuple[str, ...], which: str, reach: float) -> 
     return operation
 
 
+def _have_generator() -> None:
+    """Give TensorFlow a generator that keras-cv's layers can hold; nothing is drawn from it here.
+
+    By itself TensorFlow would seed one by chance, which `enable_op_determinism` forbids.
+    """
+    with tf.init_scope():
+        try:
+            tf.random.get_global_generator()
+        except RuntimeError:
+            tf.random.set_global_generator(tf.random.Generator.from_seed(0))
+
+
 def operations() -> dict[str, Operation]:
     """Return RandAugment's fifteen operations by name; images are floats of whole bytes, 0 … 255."""
     from keras_cv import layers  # seconds to import, needed nowhere else
 
+    _have_generator()
     bytes_, border = (0, 255), {"fill_mode": "constant", "fill_value": 0.0}
     contrast, equalize = layers.AutoContrast(bytes_), layers.Equalization(bytes_)
     solarize, sharpness = layers.Solarization(bytes_), layers.RandomSharpness(0.5, bytes_)

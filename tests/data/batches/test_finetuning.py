@@ -72,3 +72,21 @@ def test_magnitudes_noise_and_mixing_have_keys_of_their_own(monkeypatch: pytest.
     for _, key in dataset(source, seed=0, batch_size=4).as_numpy_iterator():
         seen.append(key.tolist())
     assert len({tuple(key) for key in seen}) == len(seen) == 5 * (4 * 2 + 1)
+
+
+@pytest.mark.medium
+def test_drop_path_is_drawn_with_the_image_and_changes_nothing_else() -> None:
+    """Whatever step it is asked for, and in whatever batch the image is; the images are those without the draws."""
+    source, plain = ArraySource(PIXELS, np.arange(20, dtype=np.int32) % 4), FinetuneViews(operations=0)
+    without = list(dataset(source, plain).as_numpy_iterator())
+    whole = list(dataset(source, plain, drop_path_numbers=4).as_numpy_iterator())
+    late = list(dataset(source, plain, drop_path_numbers=4, start_step=2).as_numpy_iterator())
+    for (images, targets), (inputs, same) in zip(without, whole, strict=True):
+        np.testing.assert_array_equal(images, inputs["images"])
+        np.testing.assert_array_equal(targets, same)
+    draws = [inputs["drop_path_draws"] for inputs, _ in whole]
+    for one, (other, _) in zip(draws[2:], late, strict=True):
+        np.testing.assert_array_equal(one, other["drop_path_draws"])
+    found = np.concatenate(draws)
+    assert found.shape == (30, 4) and found.dtype == np.float32 and (found >= 0).all() and (found < 1).all()
+    assert len(np.unique(found)) == found.size

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from data_helpers import read, shown, write_files, write_records
 
-from lut_tf.config import DataConfig
+from lut_tf.config import Config, DataConfig, may_differ
 from lut_tf.data import ArraySource, list_data, open_sources
 from lut_tf.data.reading.holdout import held_number, held_out
 from lut_tf.data.reading.sources import Chosen, ImageFolder
@@ -114,6 +114,12 @@ def test_other_shares_are_other_images(shares: tuple[float, float], data: dict[s
     assert one.digest != other.digest and one.evaluation_digest != other.evaluation_digest
     again = list_data(replace(data["image_folder"], holdout=shares[0]))
     assert (one.digest, one.evaluation_digest) == (again.digest, again.evaluation_digest)
+
+
+def test_hosts_must_hold_out_the_same() -> None:
+    """As any setting that decides what is learned, it is compared by the hosts, and when a run goes on."""
+    one, other = (Config(data=DataConfig("image_folder", "photos", holdout=share)) for share in (0.2, 0.3))
+    assert one.identity() != other.identity() and not may_differ("data.holdout")
 
 
 def mended(number: int, part: list[int], labels: list[int], damaged: set[int]) -> int:
