@@ -84,13 +84,20 @@ def _of_ours(path: Path, image_size: int | Sequence[int] | None, **settings: Any
     for setting, value in settings.items():
         if value is not None:
             raise ValueError(f"{setting} is given, but {path} knows its own: leave it out")
-    classifier = load_keras(path) if path.suffix == ".keras" else _of_run(path)
+    classifier = _of_keras(path) if path.suffix == ".keras" else _of_run(path)
     if not isinstance(classifier, ViTClassifier):
         raise ValueError(
             f"{path} holds a {type(classifier).__name__}, not a classifier: give the file of one, or put a new head on "
             "an encoder with ViTClassifier.from_encoder"
         )
     return classifier if image_size is None else classifier.resized(image_size)
+
+
+def _of_keras(path: Path) -> Any:
+    try:
+        return load_keras(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or no .keras file of lut_tf ({error})") from error
 
 
 def _of_run(path: Path) -> ViTClassifier:

@@ -254,6 +254,12 @@ def test_who_wants_an_encoder_gets_one_or_a_line(tmp_path: Path) -> None:
     tiny_encoder().save(tmp_path / "encoder.keras")
     with pytest.raises(ValueError, match=r"^.*encoder.keras holds a ViTEncoder, not a classifier: .*from_encoder$"):
         load_classifier(tmp_path / "encoder.keras")
+    (tmp_path / "damaged.keras").write_bytes((tmp_path / "classifier.keras").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"^.*damaged.keras is damaged or no .keras file of lut_tf \(.*\)$"):
+        load_classifier(tmp_path / "damaged.keras")
+    for name in ("none.keras", "none.pth", "none"):
+        with pytest.raises(FileNotFoundError, match=f"^.*{name} does not exist: give the path of a file"):
+            load_classifier(tmp_path / name)
 
 
 def test_a_run_does_not_start_from_a_classifiers_file(tmp_path: Path) -> None:
