@@ -47,10 +47,12 @@ def tiny_mae(encoder: ViTEncoder | None = None, **changes: Any) -> MAE:
 
 
 def tiny_classifier(classes: int = 10, class_names: list[str] | None = None, **changes: Any) -> ViTClassifier:
-    """The encoder with a linear layer of some size, so that its answers differ from image to image."""
+    """The encoder with a linear layer of some size, around its mean features: answers differ from image to image."""
     classifier = ViTClassifier.from_encoder(tiny_encoder(**changes), classes, class_names=class_names)
     random = np.random.default_rng(0)
-    classifier.head.set_weights([random.normal(size=weights.shape) for weights in classifier.head.get_weights()])
+    kernel = random.normal(size=(classifier.encoder.width, classes))
+    features = classifier.features(random.normal(size=(32, *classifier.image_size, 3)).astype("float32"))
+    classifier.head.set_weights([kernel, -np.asarray(features).mean(axis=0) @ kernel])
     return classifier
 
 

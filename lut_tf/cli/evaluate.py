@@ -8,7 +8,7 @@ from typing import Any
 
 from lut_tf.cli.measuring import OTHER_IMAGES
 from lut_tf.cli.verb import Verb
-from lut_tf.config import FinetuneConfig, add_config_arguments, config_from, get_setting, settings
+from lut_tf.config import FinetuneConfig, add_config_arguments, config_from, get_setting, settings, validate
 from lut_tf.config.evaluating import EvaluateConfig
 from lut_tf.paths import spelled_out
 from lut_tf.startup import import_tensorflow
@@ -33,6 +33,7 @@ def run(arguments: Namespace) -> None:
     own = _own_images(arguments)
     arguments.given.values = own | arguments.given.values
     config = config_from(arguments)
+    validate(config)
     _check_images(arguments.classifier, config, bool(own), arguments.given.values)
     from lut_tf.tasks.evaluate import evaluate, preflight
 

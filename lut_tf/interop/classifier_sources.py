@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lut_tf.interop.sources import CLASSIFIER, ENCODER, SUFFIXES, WHOLE, checksum, registered_name
 from lut_tf.paths import check_path, is_saved_folder, spelled_out
 from lut_tf.startup import import_tensorflow
-from lut_tf.training.run_directory import RunFiles
+from lut_tf.training.run_directory import RunFiles, steps_in
 
 if TYPE_CHECKING:
     from lut_tf.models.classifier import ViTClassifier
@@ -57,12 +57,12 @@ def find_classifier(source: str | os.PathLike[str], setting: str = "CLASSIFIER")
     """Return the file or folder of the classifier at `source`, having looked at names alone, without TensorFlow.
 
     Args:
-        source: a fine-tuning run's directory (its `classifier.keras`, of the last epoch), a classifier's `.keras` file,
-            or a file or folder that `load_classifier` reads.
+        source: a fine-tuning run's directory (its `classifier.keras`, of the last epoch, or while it is not finished
+            its newest checkpoint), a classifier's `.keras` file, or a file or folder that `load_classifier` reads.
         setting: what errors call `source`.
 
     Raises:
-        FileNotFoundError: nothing is there, or the run has left no classifier yet.
+        FileNotFoundError: nothing is there, or the run has saved nothing yet.
         ValueError: it is an encoder or another model, or no file of weights.
     """
     path, named = Path(spelled_out(source)), f"{setting}={os.fspath(source)!r}"
@@ -106,11 +106,10 @@ def open_classifier(source: str | os.PathLike[str], setting: str = "CLASSIFIER")
 def _find_in_run(files: RunFiles, named: str) -> Path:
     if files.classifier.is_file():
         return files.classifier
+    if files.structure.is_file() and steps_in(files.checkpoints):
+        return files.root  # not finished: `load_classifier` takes the newest checkpoint
     if files.structure.is_file():
-        raise FileNotFoundError(
-            f"{named} is a fine-tuning run that has left no {files.classifier.name} yet: let it go on to its end "
-            f"(lut-tf finetune --run_dir {files.root})"
-        )
+        raise FileNotFoundError(f"{named} is a fine-tuning run that has saved nothing yet: let it go on")
     if files.config.is_file() or files.encoder.is_file():
         raise ValueError(
             f"{named} is a run that trained an encoder, and a classifier is wanted: give {KINDS}; lut-tf finetune "

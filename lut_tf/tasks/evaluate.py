@@ -15,13 +15,13 @@ from lut_tf.config import DataConfig, validate
 from lut_tf.config.evaluating import EvaluateConfig
 from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.listing import Listing, list_data
-from lut_tf.evaluate.classification import ClassRow, class_rows, tally
 from lut_tf.evaluate.results import Figure, Result, accuracy, save_result
 from lut_tf.evaluate.suite import SUITE, Listed, find_suite
 from lut_tf.interop.classifier_sources import OpenedClassifier, find_classifier, open_classifier
 
 if TYPE_CHECKING:
     from lut_tf.data.reading.sources import Parts, Source
+    from lut_tf.evaluate.classification import ClassRow
 
 Suite = dict[str, dict[str, Listed]]
 ALL_IMAGES = "given"
@@ -112,6 +112,7 @@ def _on_images(
 ) -> tuple[Result, list[ClassRow]]:
     from lut_tf.data.reading.sources import open_sources
     from lut_tf.evaluate.answers import answers
+    from lut_tf.evaluate.classification import class_rows, tally
 
     parts = open_sources(data, listing)
     source = parts.final or parts.train

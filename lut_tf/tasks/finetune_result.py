@@ -285,7 +285,7 @@ def class_table(rows: Sequence[ClassRow]) -> list[str]:
         shown = sorted(measured, key=lambda row: row.accuracy)[:WORST]
     head = f"{'class' if len(shown) == len(rows) else f'{WORST} worst classes':<30}{'images':>8}{'right':>8}  taken for"
     lines = [
-        f"{row.name[:29]:<30}{row.images:>8}{row.accuracy:>8.1%}"
+        f"{row.name[:29]:<30}{row.images:>8}{f'{row.accuracy:.1%}' if row.images else '–':>8}"
         + (f"  {row.taken_for[:29]} ({row.times})" if row.taken_for else "")
         for row in shown
     ]

@@ -81,7 +81,8 @@ class Predictions:
         ]
         notes = [] if self.names else ["the classifier has no names for its classes: these are their numbers, from 0"]
         if self.picture is not None:
-            some = "" if self.drawn == len(self.each) else f" (the first {self.drawn} images)"
+            whole = self.drawn == sum(not each.fault for each in self.each)
+            some = "" if whole else f" (the first {self.drawn} images)"
             notes.append(f"wrote {self.picture}{some}")
         return "\n".join([line.rstrip() for line in lines] + notes)
 
