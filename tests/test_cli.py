@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -285,7 +286,9 @@ def test_the_example_of_a_verb_is_understood(
         cli.main([verb, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert "None" not in text and "default: null)" not in text.split("options:")[1].split("the run:")[0]
+    assert (
+        "None" not in text and "default: null)" not in re.split("the run:|the measure:", text.split("options:")[1])[0]
+    )
     example = " ".join(text.split("example: lut-tf ")[1].split())
     asked: list[Any] = []
     monkeypatch.setitem(VERBS, verb, VERBS[verb]._replace(run=asked.append))
