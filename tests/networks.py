@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lut_tf import LUT, MAE, MLPHead, PixelDecoder, ViTEncoder
+from lut_tf import LUT, MAE, MLPHead, PixelDecoder, SimMIM, ViTEncoder
 from lut_tf.config import HeadConfig
 from lut_tf.methods.base import MaskedImageModel
 
@@ -44,6 +44,12 @@ def tiny_mae(encoder: ViTEncoder | None = None, **changes: Any) -> MAE:
     """An MAE of tiny parts in one precision."""
     encoder = encoder or tiny_encoder(dtype=changes.get("dtype"))
     return MAE(encoder, **{"decoder": tiny_decoder(encoder), **changes})
+
+
+def tiny_simmim(encoder: ViTEncoder | None = None, **changes: Any) -> SimMIM:
+    """A SimMIM of tiny parts in one precision; its units are 8 × 8 pixels."""
+    encoder = encoder or tiny_encoder(positions="learned", dtype=changes.get("dtype"))
+    return SimMIM(encoder, **{"mask_unit": 8, "mask_ratio": 0.5, **changes})
 
 
 def tiny_batch(model: MaskedImageModel, count: int = 4, seed: int = 0) -> dict[str, np.ndarray]:

@@ -84,6 +84,10 @@ def test_resolve_size() -> None:
     assert EncoderConfig(preset=None, patch_size=2, width=64, depth=4, heads=4).size() == (2, 64, 4, 4)
 
 
+def simmim(**changes: Any) -> Config:
+    return several(method__name="simmim", **{"method__mask_ratio": 0.6, **changes})
+
+
 # A configuration that cannot work; the setting and value that its line names; a part of the remedy.
 REFUSED = [
     (several(encoder__preset="vit_giant"), "encoder.preset='vit_giant'", "vit_base_patch16"),
@@ -99,7 +103,18 @@ REFUSED = [
     (several(method__mask_ratio=0.0, method__name="mae"), "method.mask_ratio=0", "larger --method.mask_ratio"),
     (several(method__mask_ratio=float("nan")), "method.mask_ratio=nan", "from 0 to 1"),
     (several(method__mask_ratio=75), "method.mask_ratio=75", "from 0 to 1"),
-    (several(method__name="simmim"), "method.name=simmim", "one of lut, mae"),
+    (several(method__name="beit"), "method.name=beit", "one of lut, mae, simmim"),
+    (several(method__mask_unit=16), "method.mask_unit=16", "leave it out, or give --method.name simmim"),
+    (several(method__drop_path=0.1, method__name="mae"), "method.drop_path=0.1", "or give --method.name simmim"),
+    (simmim(method__momentum=0.9), "method.momentum=0.9", "or give --method.name lut"),
+    (simmim(method__norm_pix_loss=False), "method.norm_pix_loss=false", "or give --method.name lut or mae"),
+    (simmim(method__mask_unit=24), "method.mask_unit=24", "--method.mask_unit 16"),
+    (simmim(encoder__image_size=(96, 64), method__mask_unit=48), "method.mask_unit=48", "--method.mask_unit 32"),
+    (simmim(method__mask_ratio=0.99), "method.mask_ratio=0.99", "smaller --method.mask_ratio"),
+    (simmim(method__mask_ratio=0.0), "method.mask_ratio=0", "larger --method.mask_ratio"),
+    (simmim(decoder__depth=4), "decoder.depth=4", "give --method.name lut or mae"),
+    (several(optimizer__minimum_learning_rate=1.0), "optimizer.minimum_learning_rate=1", "base_learning_rate"),
+    (several(optimizer__warmup_learning_rate=1.0), "optimizer.warmup_learning_rate=1", "base_learning_rate"),
     (several(epochs="3"), "epochs=3", "a whole number"),
     (several(epochs=True), "epochs=true", "a whole number"),
     (several(views__scale=(0.2,)), "views.scale=[0.2]", "a list of 2 numbers"),

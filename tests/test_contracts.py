@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
-from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut, tiny_mae
+from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut, tiny_mae, tiny_simmim
 
 from lut_tf import CosineMomentum
 from lut_tf.config import HeadConfig
@@ -78,8 +78,9 @@ CONTRACTS = {
     "MAE with register tokens": Contract(
         lambda **more: tiny_mae(tiny_encoder(register_tokens=2, layer_scale=True, **more)), losses
     ),
+    "SimMIM": Contract(lambda **more: tiny_simmim(drop_path=0.5, **more), losses),
 }
-METHODS = ["LUT", "LUT of other settings", "MAE"]
+METHODS = ["LUT", "LUT of other settings", "MAE", "SimMIM"]
 
 
 @pytest.fixture(params=CONTRACTS.values(), ids=CONTRACTS.keys())

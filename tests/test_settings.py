@@ -56,6 +56,11 @@ TFDS = {
     **FOLDER, "data.source": "tfds", "data.path": "{}/tfds", "data.evaluation_path": None, "data.name": "lut_toy",
     "data.evaluation_split": "train", "optimizer.batch_size": 4, "probe.neighbours": 2,
 }  # fmt: skip
+SIMMIM: dict[str, Any] = {
+    "method.name": "simmim", "method.mask_unit": 4, "method.mask_ratio": 0.5, "encoder.depth": 2,
+    "method.head.hidden": Config().method.head.hidden,
+    **{f"decoder.{part}": getattr(Config().decoder, part) for part in ("width", "depth", "heads")},
+}  # fmt: skip
 # What a setting needs beside it to mean something, `{}` being a folder of images.
 BESIDE: dict[str, dict[str, Any]] = {
     "worker_index": {"strategy": "multi_worker", "workers": "a:1,b:1", "worker_index": 1},
@@ -75,6 +80,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "views.scale": {"views.crop": "random_resized"},
     "encoder.preset": {"encoder.preset": "vit_tiny_patch16", "encoder.width": None, "encoder.heads": None},
     "method.temperature": {"method.context_distance": "infonce"},
+    "method.mask_unit": SIMMIM,
+    "method.drop_path": SIMMIM,
     "checkpoint.every_minutes": {"checkpoint.every_epochs": 0},
     "checkpoint.on_failure": {"logging.tensorboard": False},
 }

@@ -40,7 +40,8 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         FileNotFoundError, ValueError: as `open_sources` and `pretraining_dataset`.
     """
     source, side = open_sources(config.data, listing).train, config.encoder.image_size
-    method, patches = METHODS[config.method.name], config.encoder.patches
+    method, encoder = METHODS[config.method.name], config.encoder.size()
+    places = config.method.places(side, encoder.patch_size)
     size = min(config.optimizer.batch_size, len(source))
     # Read no more of a batch than is shown: host 0 of so many has its first images.
     share = next(part for part in range(min(images, size), size + 1) if size % part == 0)
@@ -51,7 +52,7 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         views=config.views,
         seed=config.seed,
         steps=step + 1,
-        noise_length=method.noise_numbers(patches),
+        noise_length=method.noise_numbers(config.method, places, encoder.depth),
         start_step=step,
         view_count=method.view_count,
         parallel_calls=config.data.parallel_calls,
@@ -64,7 +65,7 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         if damage is not None and damage.end is not None:  # said in one line, as a run says it
             raise damage.end from None
         raise
-    plans = method.plans(batch["noise"], config.method.visible(patches))
+    plans = method.plans(batch["noise"], places)
     draw_views(batch, plans, config.encoder.grid, path, f"step {step} of {config.data.source}, seed {config.seed}")
 
 

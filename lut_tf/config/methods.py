@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from lut_tf.config.networks import sides
 from lut_tf.config.tree import joined, option
-from lut_tf.config.types import Count, Fraction, NotNegative, NotNegativeInt, Positive, show
+from lut_tf.config.types import Count, Decay, Fraction, NotNegative, NotNegativeInt, Positive, show
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,35 @@ class HeadConfig:
 LUT_ONLY = (
     "reconstruction_weight", "context_weight", "context_distance", "temperature", "symmetric", "momentum", "head",
 )  # fmt: skip
+READ_BY = {
+    **dict.fromkeys(LUT_ONLY, ("lut",)),
+    "norm_pix_loss": ("lut", "mae"),
+    **dict.fromkeys(("mask_unit", "drop_path"), ("simmim",)),
+}
+"""Which methods read a setting; those that are not named here are read by all."""
+
+
+class Places(NamedTuple):
+    """Where an image can be masked: a grid of patches, or of SimMIM's units, squares of several patches each.
+
+    Attributes:
+        rows: of the grid.
+        columns: of the grid.
+        side: patches on a side of a place.
+        visible: places that the student sees.
+        masked: places that it reconstructs.
+    """
+
+    rows: int
+    columns: int
+    side: int
+    visible: int
+    masked: int
+
+    @property
+    def total(self) -> int:
+        """Number of places."""
+        return self.rows * self.columns
 
 
 @dataclass(frozen=True)
@@ -38,9 +70,15 @@ class MethodConfig:
     """What is learned.
 
     Args:
-        name: `lut` (reconstruction and context) or `mae` (reconstruction only).
-        mask_ratio: share of the patches that the student does not see; LUT needs at least 0.5 for two disjoint views.
-        norm_pix_loss: normalise each target patch by its own mean and variance.
+        name: `lut` (reconstruction and context), `mae` (reconstruction by a decoder that alone sees where patches are
+            masked) or `simmim` (reconstruction by the encoder itself, which sees that they are).
+        mask_ratio: share of the patches that the student does not see; LUT needs at least 0.5 for two disjoint views
+            (SimMIM: 0.6).
+        norm_pix_loss: normalise each target patch by its own mean and variance (LUT and MAE).
+        mask_unit: side in pixels of the squares that SimMIM masks; a multiple of the patch size, and they tile the
+            image.
+        drop_path: how often the last block's attention and MLP are left out in training; earlier blocks' less, the
+            first's never (SimMIM: 0.1).
         reconstruction_weight: weight of the reconstruction loss (LUT).
         context_weight: weight of the context loss (LUT; 0.25 for ViT-B, 1.0 for ViT-S).
         context_distance: `l2` (squared, on unit vectors), `infonce` or `smooth_l1`.
@@ -51,9 +89,11 @@ class MethodConfig:
         head: projector and predictor (LUT).
     """
 
-    name: Literal["lut", "mae"] = "lut"
+    name: Literal["lut", "mae", "simmim"] = "lut"
     mask_ratio: Fraction = 0.75
     norm_pix_loss: bool = True
+    mask_unit: Count = 32
+    drop_path: Decay = 0.0
     reconstruction_weight: NotNegative = 1.0
     context_weight: NotNegative = 0.25
     context_distance: Literal["l2", "infonce", "smooth_l1"] = "l2"
@@ -64,11 +104,12 @@ class MethodConfig:
 
     def check(self, name: str) -> None:
         """Refuse settings in vain, and a mask ratio that leaves LUT's two views no disjoint patches; see `validate`."""
-        for setting in LUT_ONLY:
-            if self.name == "mae" and getattr(self, setting) != getattr(MethodConfig(), setting):
+        for setting, readers in READ_BY.items():
+            if self.name not in readers and getattr(self, setting) != getattr(MethodConfig(), setting):
                 raise ValueError(
                     f"{joined(name, setting)}={_shown(getattr(self, setting))} is not read by "
-                    f"{joined(name, 'name')}=mae: leave it out, or give {option(name, 'name')} lut"
+                    f"{joined(name, 'name')}={self.name}: leave it out, or give {option(name, 'name')} "
+                    f"{' or '.join(readers)}"
                 )
         if self.name == "lut" and self.mask_ratio < 0.5:
             raise ValueError(
@@ -84,12 +125,49 @@ class MethodConfig:
             ValueError: none would be visible, or none masked.
         """
         visible = int(patches * (1 - self.mask_ratio))
-        named, remedy = f"{joined(name, 'mask_ratio')}={show(self.mask_ratio)}", option(name, "mask_ratio")
-        if visible == 0:
-            raise ValueError(f"{named} leaves none of {patches} patches visible: give a smaller {remedy}")
-        if visible == patches:
-            raise ValueError(f"{named} masks none of {patches} patches: give a larger {remedy}")
+        self._check_counts(visible, patches - visible, "patches", name)
         return visible
+
+    def places(self, image_size: int | Sequence[int], patch_size: int, name: str = "") -> Places:
+        """Return where an image of an encoder can be masked, and how much of it is.
+
+        Args:
+            image_size: side or (height, width) in pixels, multiples of `patch_size`.
+            patch_size: side of a patch in pixels.
+            name: where the settings stand, for the message.
+
+        Raises:
+            ValueError: no place would be visible, or none masked, or SimMIM's units do not tile the image.
+        """
+        height, width = sides(image_size)
+        unit = self._unit(height, width, patch_size, name) if self.name == "simmim" else patch_size
+        rows, columns = height // unit, width // unit
+        if self.name != "simmim":
+            visible = self.visible(rows * columns, name)
+        else:
+            visible = rows * columns - math.ceil(rows * columns * self.mask_ratio)
+            self._check_counts(visible, rows * columns - visible, f"units of {unit} pixels", name)
+        return Places(rows, columns, unit // patch_size, visible, rows * columns - visible)
+
+    def _unit(self, height: int, width: int, patch_size: int, name: str) -> int:
+        """Return the side of a unit in pixels, if it is made of patches and tiles the image."""
+        both = math.gcd(height, width)
+        fitting = [side for side in range(patch_size, both + 1, patch_size) if both % side == 0]
+        if self.mask_unit not in fitting:
+            nearest = min(fitting, key=lambda side: abs(side - self.mask_unit))
+            raise ValueError(
+                f"{joined(name, 'mask_unit')}={self.mask_unit} makes no squares of patches of {patch_size} pixels that "
+                f"tile an image of {height}×{width}: give {option(name, 'mask_unit')} {nearest}"
+            )
+        return self.mask_unit
+
+    def _check_counts(self, visible: int, masked: int, places: str, name: str) -> None:
+        named, remedy = f"{joined(name, 'mask_ratio')}={show(self.mask_ratio)}", option(name, "mask_ratio")
+        count = visible + masked
+        if visible <= 0:
+            raise ValueError(f"{named} leaves none of {count} {places} visible: give a smaller {remedy}")
+        if masked <= 0:
+            raise ValueError(f"{named} masks none of {count} {places}: give a larger {remedy}")
 
 
 def _shown(value: Any) -> str:

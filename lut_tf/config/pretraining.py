@@ -9,7 +9,7 @@ from lut_tf.config.methods import MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
-from lut_tf.config.tree import spell_paths_out
+from lut_tf.config.tree import differences, spell_paths_out
 from lut_tf.errors import told_together
 from lut_tf.paths import check_path
 
@@ -61,7 +61,8 @@ class Config(RunConfig):
     def check(self, name: str) -> None:
         """Refuse groups that contradict each other; see `validate`."""
         told_together(
-            lambda: self.method.visible(self.encoder.patches, "method"),
+            lambda: self.method.places(self.encoder.image_size, self.encoder.size().patch_size, "method"),
+            self._check_decoder,
             lambda: self.views.check_size(self.encoder.image_size, "views"),
             lambda: super(Config, self).check(name),
             self._check_start,
@@ -73,6 +74,13 @@ class Config(RunConfig):
             raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
         if self.init_from is not None:
             check_path("init_from", self.init_from)
+
+    def _check_decoder(self) -> None:
+        if self.method.name == "simmim" and (unread := differences(DecoderConfig(), self.decoder)):
+            raise ValueError(
+                f"decoder.{unread[0]}={getattr(self.decoder, unread[0])} is not read by method.name=simmim, whose "
+                "decoder is one linear layer: leave it out, or give --method.name lut or mae"
+            )
 
     def _check_single_images(self) -> None:
         if self.method.name != "lut" or self.optimizer.batch_size // self.optimizer.accumulate != 1:

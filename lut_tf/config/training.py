@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lut_tf.config.types import Count, Decay, NotNegative, NotNegativeInt, Positive
+from lut_tf.config.tree import joined, option
+from lut_tf.config.types import Count, Decay, NotNegative, NotNegativeInt, Positive, show
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and a half cosine to zero, both by optimizer step.
+    """AdamW with linear warm-up and a half cosine, both by optimizer step.
 
     Args:
         batch_size: images of one optimizer step, over all devices and micro-batches.
         accumulate: micro-batches that a step's batch is computed in, one after the other, to save memory.
         base_learning_rate: the rate that the rule scales.
         rate_rule: `sqrt` (LUT: base · sqrt(batch)/4), `linear` (MAE: base · batch/256) or `none` (base itself).
-        warmup_epochs: epochs of linear warm-up from 0.
+        warmup_epochs: epochs of linear warm-up.
+        warmup_learning_rate: the rate that the warm-up begins with, whatever the batch (SimMIM: 5e-7).
+        minimum_learning_rate: the rate that the cosine ends at, whatever the batch (SimMIM: 5e-6).
         clip_norm: largest global norm of the gradient; 0: no limit.
         max_bad_steps: steps with an infinite or undefined loss or gradient that the run skips, changing nothing, before
             it stops; 0 stops at the first.
@@ -30,10 +34,50 @@ class OptimizerConfig:
     base_learning_rate: Positive = 1.5e-4
     rate_rule: Literal["sqrt", "linear", "none"] = "sqrt"
     warmup_epochs: NotNegative = 40.0
+    warmup_learning_rate: NotNegative = 0.0
+    minimum_learning_rate: NotNegative = 0.0
     clip_norm: NotNegative = 0.0
     max_bad_steps: NotNegativeInt = 0
     weight_decay: NotNegative = 0.05
     betas: tuple[Decay, Decay] = (0.9, 0.95)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate at the end of the warm-up."""
+        return scaled_rate(self.base_learning_rate, self.batch_size, self.rate_rule)
+
+    def check(self, name: str) -> None:
+        """Refuse a rate that begins or ends above its peak; see `validate`."""
+        peak = self.peak_learning_rate
+        for setting in ("warmup_learning_rate", "minimum_learning_rate"):
+            if getattr(self, setting) > peak:
+                raise ValueError(
+                    f"{joined(name, setting)}={show(getattr(self, setting))} is above the peak of {peak:.3g}: give a "
+                    f"smaller {option(name, setting)}, or a larger {option(name, 'base_learning_rate')}"
+                )
+
+
+def scaled_rate(base: float, batch_size: int, rule: str) -> float:
+    """Return the peak rate of a batch size.
+
+    Args:
+        base: rate before scaling.
+        batch_size: images of one optimizer step, over all devices and micro-batches.
+        rule: `sqrt` (LUT's pre-training: base · sqrt(batch)/4), `finetune` (LUT's fine-tuning: base · sqrt(batch)/8),
+            `linear` (MAE: base · batch/256) or `none` (base itself).
+
+    Raises:
+        ValueError: no rule has that name.
+    """
+    factors = {
+        "sqrt": math.sqrt(batch_size) / 4,
+        "finetune": math.sqrt(batch_size) / 8,
+        "linear": batch_size / 256,
+        "none": 1.0,
+    }
+    if rule not in factors:
+        raise ValueError(f"rule={rule!r} is not known: choose one of {', '.join(factors)}")
+    return base * factors[rule]
 
 
 @dataclass(frozen=True)

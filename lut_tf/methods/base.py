@@ -9,7 +9,8 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from lut_tf.config import MethodConfig, build_group, changed, validate
+from lut_tf.config import MethodConfig, Places, build_group, changed, validate
+from lut_tf.config.presets import encoder_size
 from lut_tf.methods.losses import patch_statistics, reconstruction_loss
 from lut_tf.methods.masking import MaskPlan
 from lut_tf.models.colour import apply_colour
@@ -17,19 +18,20 @@ from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.layers import gather_tokens, patchify, unpatchify
 from lut_tf.models.preprocess import normalise
-from lut_tf.step import TrainableModel
+from lut_tf.step import Gather, TrainableModel
 
 
 class MaskedImageModel(TrainableModel):
-    """Base of `LUT` and `MAE`: an encoder that learns by reconstructing what it was not shown.
+    """Base of `LUT`, `MAE` and `SimMIM`: an encoder that learns by reconstructing what it was not shown.
 
     A batch is a dict as `lut_tf.data` yields it: `view1` (B, H, W, 3) and, for two-view methods, `view2`, both uint8,
-    or float32 and already normalised; `colour` (B, K) float32, the colour decisions of a uint8 `view2`; `noise` (B, L)
-    float32 in [0, 1), whose order decides the masks.
+    or float32 and already normalised; `colour` (B, K) float32, the colour decisions of a uint8 `view2`; `noise`
+    (B, `noise_length`) float32 in [0, 1), whose order decides the masks.
 
     Args:
         encoder: the network that is kept.
-        decoder: the network that reconstructs; None makes the paper's (512 wide, 8 blocks, 16 heads).
+        decoder: the network that reconstructs; None makes the paper's (512 wide, 8 blocks, 16 heads; of SimMIM a
+            `LinearDecoder`).
         mask_ratio: the setting of this name.
         norm_pix_loss: the setting of this name.
         settings: the method's group of a configuration; None: the defaults.
@@ -39,11 +41,12 @@ class MaskedImageModel(TrainableModel):
 
     Raises:
         ValueError: a setting that is unknown or cannot be, no visible or no masked patch, an encoder without class
-            token, or a decoder that was made for another encoder.
+            token, or a decoder of another kind or made for another encoder.
     """
 
-    method: Literal["lut", "mae"]
+    method: Literal["lut", "mae", "simmim"]
     """What the setting `method.name` calls this class."""
+    decoder_kind: type[Any] = PixelDecoder
     view_count = 1
     has_teacher = False
     loss_parts: tuple[str, ...] = ("reconstruction",)
@@ -51,7 +54,7 @@ class MaskedImageModel(TrainableModel):
     def __init__(
         self,
         encoder: ViTEncoder,
-        decoder: PixelDecoder | None = None,
+        decoder: Any = None,
         mask_ratio: float | None = None,
         norm_pix_loss: bool | None = None,
         *,
@@ -71,14 +74,18 @@ class MaskedImageModel(TrainableModel):
             raise ValueError("class_token=False of the encoder: pre-training here needs one, give class_token=True")
         self.encoder = encoder
         tokens = (encoder.grid, encoder.patch_size, encoder.width)
-        self.decoder = decoder or PixelDecoder(*tokens, dtype=self.dtype_policy)
+        self.decoder = decoder or self.decoder_kind(*tokens, dtype=self.dtype_policy)
+        if not isinstance(self.decoder, self.decoder_kind):
+            kinds = type(self.decoder).__name__, self.decoder_kind.__name__
+            raise ValueError(f"decoder is a {kinds[0]}, and {type(self).__name__} has a {kinds[1]}: give one, or none")
         self._check_policy(self.decoder)
         found = (self.decoder.grid, self.decoder.patch_size, self.decoder.encoder_width)
         if found != tokens:
             raise ValueError(
                 f"decoder made for (grid, patch size, encoder width) {found}, but the encoder has {tokens}"
             )
-        self.visible = self.settings.visible(encoder.patches)
+        self.places = self.settings.places(encoder.image_size, encoder.patch_size)
+        self.visible = self.places.visible * self.places.side**2
         self.built = True  # every part builds itself; Keras would wait for a first call
 
     def _check_policy(self, part: Any) -> None:
@@ -92,7 +99,13 @@ class MaskedImageModel(TrainableModel):
     @classmethod
     def from_preset(cls, preset: str, image_size: int | tuple[int, int] = 224, **settings: Any) -> Any:
         """Make an untrained model around `ViTEncoder.from_preset(preset, image_size)`; `settings` go to the model."""
-        return cls(ViTEncoder.from_preset(preset, image_size=image_size, dtype=settings.get("dtype")), **settings)
+        size = encoder_size(preset)._asdict()
+        return cls(cls.make_encoder(image_size=image_size, **size, dtype=settings.get("dtype")), **settings)
+
+    @classmethod
+    def make_encoder(cls, **settings: Any) -> ViTEncoder:
+        """Make the untrained encoder that the method begins with; `settings` are `ViTEncoder`'s."""
+        return ViTEncoder(**settings)
 
     @property
     def mask_ratio(self) -> float:
@@ -105,17 +118,23 @@ class MaskedImageModel(TrainableModel):
         return self.settings.norm_pix_loss
 
     @staticmethod
-    def noise_numbers(patches: int) -> int:
-        """Return how many uniform numbers an image of `patches` L needs for its masks."""
-        return patches
+    def noise_numbers(settings: MethodConfig, places: Places, depth: int) -> int:
+        """Return how many uniform numbers an image needs: for its masks, and for what else is drawn in a step.
+
+        Args:
+            settings: of the method.
+            places: where it can be masked.
+            depth: the encoder's blocks.
+        """
+        return places.total
 
     @property
     def noise_length(self) -> int:
         """Number of uniform numbers an image needs for its masks."""
-        return self.noise_numbers(self.encoder.patches)
+        return self.noise_numbers(self.settings, self.places, self.encoder.depth)
 
     @staticmethod
-    def plans(noise: Any, visible: int) -> tuple[MaskPlan, ...]:
+    def plans(noise: Any, places: Places) -> tuple[MaskPlan, ...]:
         """Return the mask plan of each view that the student may see, from noise (B, `noise_numbers`)."""
         raise NotImplementedError("a method must define plans")
 
@@ -171,6 +190,14 @@ class MaskedImageModel(TrainableModel):
         """Return L_MIM of view 1 from a prepared batch and what `call` made of it."""
         target = self.reconstruction_target(batch["view1"], outputs["plan1"].masked)
         return reconstruction_loss(outputs["prediction"][:, self.visible :], target)
+
+    def compute_losses(
+        self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
+    ) -> dict[str, Any]:
+        """Return `total` and `reconstruction`, which are the same where there is no other loss."""
+        batch = self.prepare(batch)
+        loss = self.reconstruction(batch, self(batch, training=training))
+        return {"total": loss, "reconstruction": loss}
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments: networks serialised by Keras, settings as nested dicts."""

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from lut_tf.config import Places
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.context import ContextLoss
 from lut_tf.methods.masking import MaskPlan, disjoint_plans
@@ -107,9 +108,9 @@ class LUT(MaskedImageModel):
         return ops.cast(self.momentum(step) if callable(self.momentum) else self.momentum, "float32")
 
     @staticmethod
-    def plans(noise: Any, visible: int) -> tuple[MaskPlan, ...]:
+    def plans(noise: Any, places: Places) -> tuple[MaskPlan, ...]:
         """Return two plans whose visible patches are disjoint (LUT §3)."""
-        return disjoint_plans(noise, visible)
+        return disjoint_plans(noise, places.visible)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Run student and teacher on a batch.
@@ -120,7 +121,7 @@ class LUT(MaskedImageModel):
             `teacher1`): the teacher's targets (B, D), without gradient.
         """
         batch = self.prepare(batch)
-        plans = dict(enumerate(self.plans(batch["noise"], self.visible), start=1))
+        plans = dict(enumerate(self.plans(batch["noise"], self.places), start=1))
         tokens = self._student_tokens(batch, plans)
         seen = self.decoder_input(tokens[1])
         outputs = {

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
+from lut_tf.config import Places
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.masking import MaskPlan, random_plan
-from lut_tf.step import Gather
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
@@ -18,23 +18,14 @@ class MAE(MaskedImageModel):
     method = "mae"
 
     @staticmethod
-    def plans(noise: Any, visible: int) -> tuple[MaskPlan, ...]:
+    def plans(noise: Any, places: Places) -> tuple[MaskPlan, ...]:
         """Return one plan: the patches of the smallest noises are visible (MAE §3)."""
-        return (random_plan(noise, visible),)
+        return (random_plan(noise, places.visible),)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Return `prediction` (B, L, p·p·3: the visible patches', then the masked ones') and `plan1`."""
         batch = self.prepare(batch)
-        (plan,) = self.plans(batch["noise"], self.visible)
+        (plan,) = self.plans(batch["noise"], self.places)
         tokens = self.network(self.encoder.encode, batch["view1"], plan.visible)
         prediction = self.network(self.decoder, self.decoder_input(tokens), plan.visible, plan.masked)
         return {"prediction": prediction, "plan1": plan}
-
-    def compute_losses(
-        self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
-    ) -> dict[str, Any]:
-        """Return `total` and `reconstruction`, which are the same."""
-        batch = self.prepare(batch)
-        outputs = self(batch, training=training)
-        loss = self.reconstruction(batch, outputs)
-        return {"total": loss, "reconstruction": loss}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
+
+from lut_tf.config import Places
 
 
 class MaskPlan(NamedTuple):
@@ -45,3 +48,25 @@ def disjoint_plans(noise: Any, visible: int) -> tuple[MaskPlan, MaskPlan]:
     second_masked = ops.concatenate([shuffle[:, :visible], shuffle[:, 2 * visible :]], axis=1)
     first = MaskPlan(shuffle[:, :visible], shuffle[:, visible:])
     return first, MaskPlan(shuffle[:, visible : 2 * visible], second_masked)
+
+
+def unit_plan(noise: Any, places: Places) -> MaskPlan:
+    """Mask the units of the smallest noises, whole squares of patches (SimMIM §3.1).
+
+    Args:
+        noise: (B, units) float, uniform.
+        places: the units, and how many are masked.
+    """
+    shuffle = _shuffled(noise)
+    visible, masked = shuffle[:, places.masked :], shuffle[:, : places.masked]
+    return MaskPlan(patches_in(visible, places), patches_in(masked, places))
+
+
+def patches_in(ids: Any, places: Places) -> Any:
+    """Return the ids (B, N · side²) of the patches in the places with ids (B, N), both row by row from 0."""
+    if places.side == 1:
+        return ids
+    across = places.columns * places.side  # patches in a row of the image
+    inside = (np.arange(places.side)[:, None] * across + np.arange(places.side)).reshape(-1).astype("int32")
+    first = (ids // places.columns * across + ids % places.columns) * places.side
+    return ops.reshape(first[..., None] + inside, (ops.shape(ids)[0], ids.shape[1] * len(inside)))

@@ -69,7 +69,8 @@ def _otherwise(own: ViTEncoder, other: ViTEncoder) -> list[str]:
     if other.grid != own.grid:
         words.append("positions resized from {}×{} to {}×{} patches".format(*other.grid, *own.grid))
     if other.position_kind != own.position_kind:
-        words.append("positions stay fixed, there they were learned")
+        ways = {"sincos": "stay fixed, there they were learned", "learned": "are learned on, there they were fixed"}
+        words.append(f"positions {ways[own.position_kind]}")
     theirs = other.preprocessing
     if (theirs.mean, theirs.std) != (own.preprocessing.mean, own.preprocessing.std):
         words.append(f"images normalised by ImageNet's mean and std, there by {show(theirs.mean)}, {show(theirs.std)}")

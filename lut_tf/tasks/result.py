@@ -11,7 +11,6 @@ from lut_tf.evaluate.probe import table
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.training.plan import Plan
 from lut_tf.training.run_directory import RunFiles
-from lut_tf.training.schedules import scaled_rate
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def resolved(config: Config, model: MaskedImageModel, plan: Plan, replicas: int)
         "devices": replicas,
         "micro_batches": wanted.accumulate,
         "images_per_device_and_micro_batch": wanted.batch_size // replicas // wanted.accumulate,
-        "peak_learning_rate": scaled_rate(wanted.base_learning_rate, wanted.batch_size, wanted.rate_rule),
+        "peak_learning_rate": wanted.peak_learning_rate,
     }
 
 
