@@ -106,12 +106,12 @@ class MaskedImageModel(TrainableModel):
 
     @staticmethod
     def noise_numbers(patches: int) -> int:
-        """Return how many uniform numbers an image of `patches` L needs for its masks."""
+        """Return how many uniform numbers an image of `patches` L needs for the student's masks."""
         return patches
 
     @property
     def noise_length(self) -> int:
-        """Number of uniform numbers an image needs for its masks."""
+        """Number of uniform numbers an image needs for all masks, the student's first."""
         return self.noise_numbers(self.encoder.patches)
 
     @staticmethod
@@ -222,7 +222,7 @@ class MaskedImageModel(TrainableModel):
             pictures["reconstruction"] = pasted(predicted)
         if self.view_count == 2:
             pictures["view2"] = batch["view2"]
-        if "student2" in outputs:
+        if any(name.startswith("student2") for name in outputs):
             pictures["mask2"] = plan_mask(outputs["plan2"])
         return pictures
 
