@@ -106,12 +106,12 @@ class MaskedImageModel(TrainableModel):
 
     @staticmethod
     def noise_numbers(patches: int) -> int:
-        """Return how many uniform numbers an image of `patches` L needs for the student's masks."""
+        """Return how many uniform numbers an image of `patches` L needs for its masks."""
         return patches
 
     @property
     def noise_length(self) -> int:
-        """Number of uniform numbers an image needs for all masks, the student's first."""
+        """Number of uniform numbers an image needs for its masks."""
         return self.noise_numbers(self.encoder.patches)
 
     @staticmethod

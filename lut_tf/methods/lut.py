@@ -9,9 +9,9 @@ from keras import ops
 
 from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.context import ContextLoss, Form
+from lut_tf.methods.locations import locations_of, tokens_at
 from lut_tf.methods.masking import MaskPlan, disjoint_plans, random_plan
 from lut_tf.methods.momentum import CosineMomentum
-from lut_tf.methods.places import places_of, tokens_at
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.heads import MLPHead
@@ -203,7 +203,7 @@ class LUT(MaskedImageModel):
         views = self.context.teacher_views
         images = _joined([batch[f"view{view}"] for view in views])
         kept = self.network(self._teacher_key, images, self._teacher_ids(batch["noise"]))
-        targets = {}
+        targets: dict[str, Any] = {}
         if "pooled" in kept:
             projected = ops.stop_gradient(self.teacher_projector(kept["pooled"], training=False))
             keys = dict(zip(views, _split(projected, len(views)), strict=True))
@@ -238,10 +238,10 @@ class LUT(MaskedImageModel):
         """Return the teacher's tokens of one view at the places of the student's in the other, and which lie inside."""
         student, teacher = pair
         ids = plans[student].masked if form.masked else plans[student].visible
-        places = places_of(ids, batch[f"geometry{student}"], batch[f"geometry{teacher}"], self.encoder.grid)
-        found = tokens_at(tokens[teacher], places, self.encoder.grid)
+        locations = locations_of(ids, batch[f"geometry{student}"], batch[f"geometry{teacher}"], self.encoder.grid)
+        found = tokens_at(tokens[teacher], locations, self.encoder.grid)
         key = ops.stop_gradient(_through((self.teacher_projector,), found, training=False))
-        inside = ops.cast(places.inside, "float32")
+        inside = ops.cast(locations.inside, "float32")
         return {f"teacher{teacher}{form.suffix}": key, f"inside{student}{form.suffix}": inside}
 
     def compute_losses(

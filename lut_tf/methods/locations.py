@@ -13,7 +13,7 @@ BORDER = 1e-4
 Crops begin at whole pixels, so that patches' centres come to lie on the border itself."""
 
 
-class Places(NamedTuple):
+class Locations(NamedTuple):
     """Places in a view's grid of patches, whose first patch has its centre at 0.
 
     Attributes:
@@ -27,7 +27,7 @@ class Places(NamedTuple):
     inside: Any
 
 
-def places_of(ids: Any, geometry: Any, other: Any, grid: tuple[int, int]) -> Places:
+def locations_of(ids: Any, geometry: Any, other: Any, grid: tuple[int, int]) -> Locations:
     """Find the centres of a view's patches in another view of the same image.
 
     Each side of a view is one unit long here, whatever its size: rectangles and crops of another shape need no more.
@@ -47,21 +47,21 @@ def places_of(ids: Any, geometry: Any, other: Any, grid: tuple[int, int]) -> Pla
     top, left, height, width, flipped = _columns(other)
     down, across = (down - top) / height, _mirrored((across - left) / width, flipped)
     inside = ops.logical_and(_within(down), _within(across))
-    return Places(down * rows - 0.5, across * columns - 0.5, inside)
+    return Locations(down * rows - 0.5, across * columns - 0.5, inside)
 
 
-def tokens_at(tokens: Any, places: Places, grid: tuple[int, int]) -> Any:
+def tokens_at(tokens: Any, locations: Locations, grid: tuple[int, int]) -> Any:
     """Return a view's tokens at places between its patches' centres, bilinearly, as (B, T, D) float32.
 
     Beyond the outermost centres it is the outermost tokens; so is what lies outside, which nobody should ask for.
 
     Args:
         tokens: (B, L, D) of all patches, row by row.
-        places: T places an image.
+        locations: T places an image.
         grid: (rows, columns) of patches.
     """
-    upper, lower, down = _neighbours(places.rows, grid[0])
-    left, right, across = _neighbours(places.columns, grid[1])
+    upper, lower, down = _neighbours(locations.rows, grid[0])
+    left, right, across = _neighbours(locations.columns, grid[1])
 
     def in_row(row: Any) -> Any:
         one, other = (ops.cast(gather_tokens(tokens, row * grid[1] + column), "float32") for column in (left, right))
