@@ -53,8 +53,15 @@ def tiny_simmim(encoder: ViTEncoder | None = None, **changes: Any) -> SimMIM:
 
 
 def tiny_batch(model: MaskedImageModel, count: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
-    """`count` normalised images' views and noise, float32, as `model` takes them."""
+    """`count` normalised images' views, noise and geometries, float32, as `model` takes them."""
     random = np.random.default_rng(seed)
     names = ("view1", "view2")[: model.view_count]
     views = {name: random.normal(size=(count, *model.encoder.image_size, 3)).astype("float32") for name in names}
-    return {**views, "noise": random.random((count, model.noise_length), dtype="float32")}
+    noise = random.random((count, model.noise_length), dtype="float32")
+    return {**views, "noise": noise, **{name.replace("view", "geometry"): crops(random, count) for name in views}}
+
+
+def crops(random: np.random.Generator, count: int) -> np.ndarray:
+    """Geometries (count, 5) of crops that share a part of the image, and may be flipped."""
+    start, extent = random.uniform(0, 0.4, (count, 2)), random.uniform(0.5, 0.6, (count, 2))
+    return np.concatenate([start, extent, random.integers(0, 2, (count, 1))], axis=1).astype("float32")

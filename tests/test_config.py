@@ -115,6 +115,34 @@ REFUSED = [
     (simmim(decoder__depth=4), "decoder.depth=4", "give --method.name lut or mae"),
     (several(optimizer__minimum_learning_rate=1.0), "optimizer.minimum_learning_rate=1", "base_learning_rate"),
     (several(optimizer__warmup_learning_rate=1.0), "optimizer.warmup_learning_rate=1", "base_learning_rate"),
+    (several(method__context_source="cls"), "method.context_source=cls", "one of patches, class_token"),
+    (several(method__context_steers="all"), "method.context_steers=all", "one of visible, masked, both"),
+    (several(method__context_supervision="x"), "method.context_supervision=x", "one of pooled, tokens, both"),
+    (several(method__teacher_mask_ratio=1.0), "method.teacher_mask_ratio=1", "smaller --method.teacher_mask_ratio"),
+    (several(method__teacher_mask_ratio=1e-20), "method.teacher_mask_ratio=1e-20", "larger --method.teacher"),
+    (several(method__teacher_mask_ratio=1.5), "method.teacher_mask_ratio=1.5", "from 0 to 1"),
+    *(
+        (several(method__context_supervision=kind, **{f"method__{name}": value}), f"method.{name}={value}", remedy)
+        for kind in ("tokens", "both")
+        for name, value, remedy in (
+            ("context_distance", "infonce", "--method.context_distance l2"),
+            ("teacher_mask_ratio", 0.5, "--method.context_supervision pooled"),
+        )
+    ),
+    (
+        several(method__context_supervision="tokens", method__context_source="class_token"),
+        "method.context_source=class_token",
+        "leave it out",
+    ),
+    *(
+        (several(method__name="mae", **{f"method__{name}": value}), f"method.{name}={value}", "--method.name lut")
+        for name, value in (
+            ("context_source", "class_token"),
+            ("context_steers", "both"),
+            ("context_supervision", "tokens"),
+            ("teacher_mask_ratio", 0.5),
+        )
+    ),
     (several(epochs="3"), "epochs=3", "a whole number"),
     (several(epochs=True), "epochs=true", "a whole number"),
     (several(views__scale=(0.2,)), "views.scale=[0.2]", "a list of 2 numbers"),

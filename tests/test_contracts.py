@@ -74,13 +74,26 @@ CONTRACTS = {
     "head without norm": Contract(changed_head(norm=None), features),
     "LUT": Contract(tiny_lut, losses),
     "LUT of other settings": Contract(changed_lut, losses),
+    "LUT of masked tokens, by place": Contract(
+        lambda **more: tiny_lut(context_steers="both", context_supervision="both", **more), losses
+    ),
+    "LUT of class tokens, a masked teacher": Contract(
+        lambda **more: tiny_lut(context_source="class_token", teacher_mask_ratio=0.5, **more), losses
+    ),
     "MAE": Contract(tiny_mae, losses),
     "MAE with register tokens": Contract(
         lambda **more: tiny_mae(tiny_encoder(register_tokens=2, layer_scale=True, **more)), losses
     ),
     "SimMIM": Contract(lambda **more: tiny_simmim(drop_path=0.5, **more), losses),
 }
-METHODS = ["LUT", "LUT of other settings", "MAE", "SimMIM"]
+METHODS = [
+    "LUT",
+    "LUT of other settings",
+    "LUT of masked tokens, by place",
+    "LUT of class tokens, a masked teacher",
+    "MAE",
+    "SimMIM",
+]
 
 
 @pytest.fixture(params=CONTRACTS.values(), ids=CONTRACTS.keys())

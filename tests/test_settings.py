@@ -122,6 +122,7 @@ SEEN = {
     "decoder": ["networks"],
     "method": ["networks"],
     "method.name": ["networks", "batch"],
+    "method.teacher_mask_ratio": ["networks", "noise"],
     "optimizer": ["optimizer"],
     "optimizer.batch_size": ["peak", "batch", "fit"],
     "optimizer.max_bad_steps": ["optimizer", "bad steps"],

@@ -32,7 +32,8 @@ class HeadConfig:
 
 
 LUT_ONLY = (
-    "reconstruction_weight", "context_weight", "context_distance", "temperature", "symmetric", "momentum", "head",
+    "reconstruction_weight", "context_weight", "context_distance", "temperature", "symmetric", "context_source",
+    "context_steers", "context_supervision", "teacher_mask_ratio", "momentum", "head",
 )  # fmt: skip
 READ_BY = {
     **dict.fromkeys(LUT_ONLY, ("lut",)),
@@ -85,6 +86,13 @@ class MethodConfig:
         temperature: temperature of `infonce`.
         symmetric: both directions of the context loss as in the reference; false keeps view 1 against the teacher's
             view 2 only, as in the paper's figure (about 40 % cheaper).
+        context_source: what an image is to the context loss, the mean of its `patches` or its `class_token`, for
+            student and teacher alike; the decoder's tokens are always averaged.
+        context_steers: which of the student's tokens the context loss steers: the encoder's of the `visible` patches,
+            the decoder's of the `masked` ones, or `both`.
+        context_supervision: `pooled` compares an image with an image; `tokens` compares each steered token with the
+            teacher's at the same place of the image; `both` is their mean.
+        teacher_mask_ratio: share of the patches that the teacher does not see (LUT; 0 is the paper's best).
         momentum: momentum of the teacher at the first step; it rises to 1 along a half cosine.
         head: projector and predictor (LUT).
     """
@@ -99,11 +107,15 @@ class MethodConfig:
     context_distance: Literal["l2", "infonce", "smooth_l1"] = "l2"
     temperature: Positive = 0.2
     symmetric: bool = True
+    context_source: Literal["patches", "class_token"] = "patches"
+    context_steers: Literal["visible", "masked", "both"] = "visible"
+    context_supervision: Literal["pooled", "tokens", "both"] = "pooled"
+    teacher_mask_ratio: Fraction = 0.0
     momentum: Fraction = 0.996
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def check(self, name: str) -> None:
-        """Refuse settings in vain, and a mask ratio that leaves LUT's two views no disjoint patches; see `validate`."""
+        """Refuse settings in vain, and those that leave LUT's views or tokens nothing to compare; see `validate`."""
         for setting, readers in READ_BY.items():
             if self.name not in readers and getattr(self, setting) != getattr(MethodConfig(), setting):
                 raise ValueError(
@@ -117,6 +129,29 @@ class MethodConfig:
                 f"{joined(name, 'name')}=lut, which take at least 0.5: give {option(name, 'mask_ratio')} 0.5 or more, "
                 f"or {option(name, 'name')} mae"
             )
+        if self.context_supervision != "pooled":
+            self._check_tokens(name)
+
+    def _check_tokens(self, name: str) -> None:
+        """Refuse what cannot be together with a comparison of each token."""
+        supervision = f"{joined(name, 'context_supervision')}={self.context_supervision}"
+        pooled = f"{option(name, 'context_supervision')} pooled"
+        if self.context_distance == "infonce":
+            raise ValueError(
+                f"{joined(name, 'context_distance')}=infonce tells images apart, and {supervision} compares places of "
+                f"one image: give {option(name, 'context_distance')} l2 or smooth_l1, or {pooled}"
+            )
+        if self.teacher_mask_ratio > 0:
+            raise ValueError(
+                f"{joined(name, 'teacher_mask_ratio')}={show(self.teacher_mask_ratio)} leaves holes in the teacher's "
+                f"view, and {supervision} asks for its token at every place: give "
+                f"{option(name, 'teacher_mask_ratio')} 0, or {pooled}"
+            )
+        if self.context_supervision == "tokens" and self.context_source == "class_token":
+            raise ValueError(
+                f"{joined(name, 'context_source')}=class_token is not read by {supervision}, which pools nothing: "
+                f"leave it out, or give {pooled} or both"
+            )
 
     def visible(self, patches: int, name: str = "") -> int:
         """Return V = int(L · (1 − m)), the number of visible patches of `patches` L (MAE's and LUT's rounding).
@@ -124,8 +159,16 @@ class MethodConfig:
         Raises:
             ValueError: none would be visible, or none masked.
         """
-        visible = int(patches * (1 - self.mask_ratio))
-        self._check_counts(visible, patches - visible, "patches", name)
+        return self._visible("mask_ratio", patches, name)
+
+    def teacher_visible(self, patches: int, name: str = "") -> int:
+        """Return how many of `patches` L the teacher sees, all of them unless its view is masked; see `visible`."""
+        return self._visible("teacher_mask_ratio", patches, name) if self.teacher_mask_ratio else patches
+
+    def _visible(self, setting: str, patches: int, name: str) -> int:
+        ratio = getattr(self, setting)
+        visible = int(patches * (1 - ratio))
+        self._check_counts(setting, visible, patches - visible, "patches", name)
         return visible
 
     def places(self, image_size: int | Sequence[int], patch_size: int, name: str = "") -> Places:
@@ -146,7 +189,7 @@ class MethodConfig:
             visible = self.visible(rows * columns, name)
         else:
             visible = rows * columns - math.ceil(rows * columns * self.mask_ratio)
-            self._check_counts(visible, rows * columns - visible, f"units of {unit} pixels", name)
+            self._check_counts("mask_ratio", visible, rows * columns - visible, f"units of {unit} pixels", name)
         return Places(rows, columns, unit // patch_size, visible, rows * columns - visible)
 
     def _unit(self, height: int, width: int, patch_size: int, name: str) -> int:
@@ -161,8 +204,8 @@ class MethodConfig:
             )
         return self.mask_unit
 
-    def _check_counts(self, visible: int, masked: int, places: str, name: str) -> None:
-        named, remedy = f"{joined(name, 'mask_ratio')}={show(self.mask_ratio)}", option(name, "mask_ratio")
+    def _check_counts(self, setting: str, visible: int, masked: int, places: str, name: str) -> None:
+        named, remedy = f"{joined(name, setting)}={show(getattr(self, setting))}", option(name, setting)
         count = visible + masked
         if visible <= 0:
             raise ValueError(f"{named} leaves none of {count} {places} visible: give a smaller {remedy}")

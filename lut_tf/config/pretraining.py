@@ -62,6 +62,7 @@ class Config(RunConfig):
         """Refuse groups that contradict each other; see `validate`."""
         told_together(
             lambda: self.method.places(self.encoder.image_size, self.encoder.size().patch_size, "method"),
+            lambda: self.method.teacher_visible(self.encoder.patches, "method"),
             self._check_decoder,
             lambda: self.views.check_size(self.encoder.image_size, "views"),
             lambda: super(Config, self).check(name),

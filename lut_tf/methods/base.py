@@ -249,7 +249,7 @@ class MaskedImageModel(TrainableModel):
             pictures["reconstruction"] = pasted(predicted)
         if self.view_count == 2:
             pictures["view2"] = batch["view2"]
-        if "student2" in outputs:
+        if any(name.startswith("student2") for name in outputs):
             pictures["mask2"] = plan_mask(outputs["plan2"])
         return pictures
 

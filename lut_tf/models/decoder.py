@@ -84,6 +84,10 @@ class PixelDecoder(keras.Model):
         Returns:
             (B, V + M, p·p·3): predictions at `visible`, then at `masked`, values in (row, column, channel) order.
         """
+        return self.pixels(self.decode(tokens, visible, masked))
+
+    def decode(self, tokens: Any, visible: Any, masked: Any) -> Any:
+        """Return the tokens (B, V + M, width), after the norm, that `call` makes pixels of; for arguments see there."""
         batch, hidden = ops.shape(tokens)[0], masked.shape[1]
         mask_token = ops.cast(self.mask_token, self.compute_dtype)
         mask_tokens = ops.broadcast_to(mask_token, (batch, hidden, self.width))
@@ -94,7 +98,7 @@ class PixelDecoder(keras.Model):
         x = x + ops.concatenate([class_position, ops.take(table[1:], ids, axis=0)], axis=1)
         for block in self.block_layers:
             x = block(x)
-        return self.pixels(self.norm(x[:, 1:]))
+        return self.norm(x[:, 1:])
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
 
 HEADS = ("projector", "predictor")
+OWN = ("encoder", "decoder", "masked_map", *HEADS)  # what the student is made of
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Initial:
 
     Attributes:
         origin: where they are from, in words.
-        parts: networks by their names in a method: `encoder`, and what there is of `decoder`, `projector`, `predictor`,
-            `teacher_encoder` and `teacher_projector`.
+        parts: networks by their names in a method: `encoder`, and what there is of `decoder`, `masked_map`,
+            `projector`, `predictor`, `teacher_encoder` and `teacher_projector`.
     """
 
     origin: str
@@ -40,7 +41,7 @@ class Initial:
 
         What was loaded is let go then: it would take as much memory as the model, for as long as the run.
         """
-        wanted = [name for name in ("encoder", "decoder", *HEADS) if hasattr(model, name)]
+        wanted = [name for name in OWN if hasattr(model, name)]
         taken = [name for name in wanted if name in self.parts and _fits(getattr(model, name), self.parts[name])]
         for name in taken:
             _copy(getattr(model, name), self.parts[name])
@@ -169,7 +170,7 @@ def _check_size(wanted: EncoderConfig, found: EncoderSize, named: str) -> None:
 
 
 def _parts(network: MaskedImageModel | ViTEncoder) -> dict[str, Any]:
-    names = ("encoder", "decoder", *HEADS, "teacher_encoder", "teacher_projector")
+    names = (*OWN, "teacher_encoder", "teacher_projector")
     found = {name: getattr(network, name) for name in names if hasattr(network, name)}
     return found or {"encoder": network}
 
