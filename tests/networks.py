@@ -58,7 +58,11 @@ def tiny_batch(model: MaskedImageModel, count: int = 4, seed: int = 0) -> dict[s
     names = ("view1", "view2")[: model.view_count]
     views = {name: random.normal(size=(count, *model.encoder.image_size, 3)).astype("float32") for name in names}
     noise = random.random((count, model.noise_length), dtype="float32")
-    return {**views, "noise": noise, **{name.replace("view", "geometry"): crops(random, count) for name in views}}
+    geometries = {name.replace("view", "geometry"): crops(random, count) for name in views}
+    masking = model.settings.masking
+    asked = masking.name == "attention" and not masking.by_teacher
+    weights = {"weights": random.random((count, model.encoder.patches), dtype="float32")} if asked else {}
+    return {**views, "noise": noise, **geometries, **weights}
 
 
 def crops(random: np.random.Generator, count: int) -> np.ndarray:

@@ -88,6 +88,14 @@ def simmim(**changes: Any) -> Config:
     return several(method__name="simmim", **{"method__mask_ratio": 0.6, **changes})
 
 
+def attention(**changes: Any) -> Config:
+    return several(method__masking__name="attention", **changes)
+
+
+def by_teacher(**changes: Any) -> Config:
+    return attention(method__masking__guide="teacher", **changes)
+
+
 # A configuration that cannot work; the setting and value that its line names; a part of the remedy.
 REFUSED = [
     (several(encoder__preset="vit_giant"), "encoder.preset='vit_giant'", "vit_base_patch16"),
@@ -113,6 +121,24 @@ REFUSED = [
     (simmim(method__mask_ratio=0.99), "method.mask_ratio=0.99", "smaller --method.mask_ratio"),
     (simmim(method__mask_ratio=0.0), "method.mask_ratio=0", "larger --method.mask_ratio"),
     (simmim(decoder__depth=4), "decoder.depth=4", "give --method.name lut or mae"),
+    (several(method__masking__throw_ratio=0.1), "method.masking.throw_ratio=0.1", "--method.masking.name attention"),
+    (several(method__masking__guide="teacher"), "method.masking.guide=teacher", "--method.masking.name attention"),
+    (attention(), "method.masking.guide=table", "--method.masking.guide teacher"),
+    (attention(method__name="mae"), "method.masking.guide=table", "--method.masking.name random"),
+    (by_teacher(method__name="mae"), "method.masking.guide=teacher", "--method.name lut"),
+    (by_teacher(method__teacher_mask_ratio=0.5), "method.teacher_mask_ratio=0.5", "--method.teacher_mask_ratio 0"),
+    (
+        by_teacher(method__masking__throw_ratio=0.25),
+        "method.mask_ratio=0.75 and",
+        "smaller --method.masking.throw_ratio",
+    ),
+    (by_teacher(method__mask_ratio=0.3, method__masking__throw_ratio=0.1), "method.mask_ratio=0.3", "0.5 or more"),
+    (
+        by_teacher(encoder__image_size=112, method__mask_ratio=0.25, method__masking__throw_ratio=0.25),
+        "method.mask_ratio=0.25 leaves no two",
+        "0.5 or more",
+    ),
+    (by_teacher(method__mask_ratio=0.004, method__masking__throw_ratio=0.6), "method.mask_ratio=0.004", "larger"),
     (several(optimizer__minimum_learning_rate=1.0), "optimizer.minimum_learning_rate=1", "base_learning_rate"),
     (several(optimizer__warmup_learning_rate=1.0), "optimizer.warmup_learning_rate=1", "base_learning_rate"),
     (several(method__context_source="cls"), "method.context_source=cls", "one of patches, class_token"),

@@ -61,6 +61,7 @@ SIMMIM: dict[str, Any] = {
     "method.head.hidden": Config().method.head.hidden,
     **{f"decoder.{part}": getattr(Config().decoder, part) for part in ("width", "depth", "heads")},
 }  # fmt: skip
+GUIDED = {"method.masking.name": "attention", "method.masking.guide": "teacher"}
 # What a setting needs beside it to mean something, `{}` being a folder of images.
 BESIDE: dict[str, dict[str, Any]] = {
     "worker_index": {"strategy": "multi_worker", "workers": "a:1,b:1", "worker_index": 1},
@@ -81,6 +82,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "encoder.preset": {"encoder.preset": "vit_tiny_patch16", "encoder.width": None, "encoder.heads": None},
     "method.temperature": {"method.context_distance": "infonce"},
     "method.mask_unit": SIMMIM,
+    "method.masking.throw_ratio": GUIDED,
+    "method.masking.guide": GUIDED,
     "method.drop_path": SIMMIM,
     "checkpoint.every_minutes": {"checkpoint.every_epochs": 0},
     "checkpoint.on_failure": {"logging.tensorboard": False},
@@ -94,6 +97,8 @@ OTHER_HERE: dict[str, dict[str, Any]] = {
     "data.source": FOLDER,
     "checkpoint.every_steps": {"checkpoint.every_steps": 50},
     "method.name": {"method.name": "mae", "method.head.hidden": Config().method.head.hidden},
+    "method.masking.name": GUIDED,
+    "method.masking.guide": {"method.masking.guide": "table"},
     "data.path": {"data.path": "{}/other"},
     "data.evaluation_path": {"data.evaluation_path": "{}/other"},
 }
@@ -140,7 +145,7 @@ SEEN = {
 
 
 # Their other values cannot be read, and that shows that they are asked for.
-MISTAKEN = {"data.name", "data.damaged_share", "data.label_feature"}
+MISTAKEN = {"method.masking.guide", "data.name", "data.damaged_share", "data.label_feature"}
 
 
 class Mistake(str):

@@ -8,7 +8,7 @@ texts of `--help`.
 from __future__ import annotations
 
 from lut_tf.config.data import DataConfig, FinetuneViews, ViewsConfig
-from lut_tf.config.methods import HeadConfig, MethodConfig, Places
+from lut_tf.config.methods import HeadConfig, MaskingConfig, MethodConfig, Places
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.pretraining import Config
 from lut_tf.config.run import (
@@ -28,8 +28,8 @@ _READING = ("add_config_arguments", "config_from", "from_yaml", "settings", "to_
 
 __all__ = [
     "COMPARED_BY_IMAGES", "MAY_DIFFER", "CheckpointConfig", "ComputeConfig", "Config", "Count", "DataConfig",
-    "DecoderConfig",
-    "EncoderConfig", "FinetuneViews", "Fraction", "HeadConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig",
+    "DecoderConfig", "EncoderConfig", "FinetuneViews", "Fraction", "HeadConfig", "LoggingConfig", "MaskingConfig",
+    "MethodConfig", "OptimizerConfig",
     "Places", "ProbeConfig", "RunConfig", "Seed", "ViewsConfig", "build_group", "changed",
     "check_batch_size", "check_tf_config", "check_value",
     "describe", "differences", "get_setting", "hints_of", "may_differ", "show", "validate", *_READING,

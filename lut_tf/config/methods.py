@@ -31,6 +31,37 @@ class HeadConfig:
     activation: Literal["relu", "gelu"] = "relu"
 
 
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which patches are masked (AMT): at random, or rather those that the encoder looks at.
+
+    Args:
+        name: `random`; or `attention`, which masks patches with a probability in proportion to their weight, and may
+            throw others away, which nothing sees then.
+        throw_ratio: share of the patches that are thrown away, beside `method.mask_ratio` (AMT: 0.4, with 0.45 masked).
+        guide: where weights come from: `table`, with the batch, as `weights`, in the manner of the paper; or `teacher`,
+            from LUT's momentum teacher, which sees the whole view 1 in each step.
+    """
+
+    name: Literal["random", "attention"] = "random"
+    throw_ratio: Fraction = 0.0
+    guide: Literal["table", "teacher"] = "table"
+
+    @property
+    def by_teacher(self) -> bool:
+        """Whether a momentum teacher's attention decides."""
+        return self.name == "attention" and self.guide == "teacher"
+
+    def check(self, name: str) -> None:
+        """Refuse settings in vain; see `validate`."""
+        for setting in ("throw_ratio", "guide"):
+            if self.name == "random" and getattr(self, setting) != getattr(MaskingConfig(), setting):
+                raise ValueError(
+                    f"{joined(name, setting)}={show(getattr(self, setting))} is not read by {joined(name, 'name')}="
+                    f"random: leave it out, or give {option(name, 'name')} attention"
+                )
+
+
 LUT_ONLY = (
     "reconstruction_weight", "context_weight", "context_distance", "temperature", "symmetric", "context_source",
     "context_steers", "context_supervision", "teacher_mask_ratio", "momentum", "head",
@@ -52,6 +83,7 @@ class Places(NamedTuple):
         side: patches on a side of a place.
         visible: places that the student sees.
         masked: places that it reconstructs.
+        thrown: places that nothing sees.
     """
 
     rows: int
@@ -59,6 +91,7 @@ class Places(NamedTuple):
     side: int
     visible: int
     masked: int
+    thrown: int = 0
 
     @property
     def total(self) -> int:
@@ -80,6 +113,7 @@ class MethodConfig:
             image.
         drop_path: how often the last block's attention and MLP are left out in training; earlier blocks' less, the
             first's never (SimMIM: 0.1).
+        masking: which patches are masked.
         reconstruction_weight: weight of the reconstruction loss (LUT).
         context_weight: weight of the context loss (LUT; 0.25 for ViT-B, 1.0 for ViT-S).
         context_distance: `l2` (squared, on unit vectors), `infonce` or `smooth_l1`.
@@ -102,6 +136,7 @@ class MethodConfig:
     norm_pix_loss: bool = True
     mask_unit: Count = 32
     drop_path: Decay = 0.0
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
     reconstruction_weight: NotNegative = 1.0
     context_weight: NotNegative = 0.25
     context_distance: Literal["l2", "infonce", "smooth_l1"] = "l2"
@@ -123,12 +158,10 @@ class MethodConfig:
                     f"{joined(name, 'name')}={self.name}: leave it out, or give {option(name, 'name')} "
                     f"{' or '.join(readers)}"
                 )
-        if self.name == "lut" and self.mask_ratio < 0.5:
-            raise ValueError(
-                f"{joined(name, 'mask_ratio')}={show(self.mask_ratio)} leaves no two disjoint views for "
-                f"{joined(name, 'name')}=lut, which take at least 0.5: give {option(name, 'mask_ratio')} 0.5 or more, "
-                f"or {option(name, 'name')} mae"
-            )
+        if self.name == "lut" and self.mask_ratio + self.masking.throw_ratio < 0.5:
+            raise self._no_two_views(name)
+        if self.masking.by_teacher:
+            self._check_guide(name)
         if self.context_supervision != "pooled":
             self._check_tokens(name)
 
@@ -153,26 +186,45 @@ class MethodConfig:
                 f"leave it out, or give {pooled} or both"
             )
 
-    def visible(self, patches: int, name: str = "") -> int:
-        """Return V = int(L · (1 − m)), the number of visible patches of `patches` L (MAE's and LUT's rounding).
+    def _no_two_views(self, name: str) -> ValueError:
+        return ValueError(
+            f"{joined(name, 'mask_ratio')}={show(self.mask_ratio)} leaves no two disjoint views for "
+            f"{joined(name, 'name')}=lut, which take at least 0.5: give {option(name, 'mask_ratio')} 0.5 or more, "
+            f"or {option(name, 'name')} mae"
+        )
 
-        Raises:
-            ValueError: none would be visible, or none masked.
-        """
-        return self._visible("mask_ratio", patches, name)
+    def _check_guide(self, name: str) -> None:
+        """Refuse a teacher as guide that there is not, or that does not see the whole view."""
+        guide = f"{joined(name, 'masking')}.guide"
+        if self.name != "lut":
+            raise ValueError(
+                f"{guide}=teacher needs a momentum teacher, and {joined(name, 'name')}={self.name} has none: give "
+                f"{option(name, 'name')} lut, or {option(name, 'masking')}.name random"
+            )
+        if self.teacher_mask_ratio > 0:
+            raise ValueError(
+                f"{joined(name, 'teacher_mask_ratio')}={show(self.teacher_mask_ratio)} leaves holes in the teacher's "
+                f"view, and {guide}=teacher asks for its attention everywhere: give "
+                f"{option(name, 'teacher_mask_ratio')} 0, or {option(name, 'masking')}.name random"
+            )
 
     def teacher_visible(self, patches: int, name: str = "") -> int:
-        """Return how many of `patches` L the teacher sees, all of them unless its view is masked; see `visible`."""
-        return self._visible("teacher_mask_ratio", patches, name) if self.teacher_mask_ratio else patches
+        """Return how many of `patches` L the teacher sees, all of them unless its view is masked.
 
-    def _visible(self, setting: str, patches: int, name: str) -> int:
-        ratio = getattr(self, setting)
-        visible = int(patches * (1 - ratio))
-        self._check_counts(setting, visible, patches - visible, "patches", name)
+        Raises:
+            ValueError: none would be visible, or none masked though some are to be.
+        """
+        if not self.teacher_mask_ratio:
+            return patches
+        visible = int(patches * (1 - self.teacher_mask_ratio))
+        self._check_counts("teacher_mask_ratio", visible, patches - visible, patches, "patches", name)
         return visible
 
     def places(self, image_size: int | Sequence[int], patch_size: int, name: str = "") -> Places:
-        """Return where an image of an encoder can be masked, and how much of it is.
+        """Return where an image of an encoder can be masked, and how much of it is, rounded as the papers' programs do.
+
+        With masking at random V = int(L · (1 − m)) places are visible; with attention int(L · m) are masked, and those
+        up to int(L · (m + t)) thrown; of SimMIM's units ceil(L · m) and ceil(L · t).
 
         Args:
             image_size: side or (height, width) in pixels, multiples of `patch_size`.
@@ -185,12 +237,25 @@ class MethodConfig:
         height, width = sides(image_size)
         unit = self._unit(height, width, patch_size, name) if self.name == "simmim" else patch_size
         rows, columns = height // unit, width // unit
-        if self.name != "simmim":
-            visible = self.visible(rows * columns, name)
+        total, thrown, mask, throw = rows * columns, 0, self.mask_ratio, self.masking.throw_ratio
+        if self.name == "simmim":
+            masked, thrown = math.ceil(total * mask), math.ceil(total * throw)
+        elif self.masking.name == "attention":
+            masked = int(total * mask)
+            thrown = int(total * (mask + throw)) - masked
         else:
-            visible = rows * columns - math.ceil(rows * columns * self.mask_ratio)
-            self._check_counts("mask_ratio", visible, rows * columns - visible, f"units of {unit} pixels", name)
-        return Places(rows, columns, unit // patch_size, visible, rows * columns - visible)
+            masked = total - int(total * (1 - mask))
+        visible, kind = total - masked - thrown, f"units of {unit} pixels" if self.name == "simmim" else "patches"
+        if thrown and visible <= 0:
+            thrower = joined(name, "masking")
+            raise ValueError(
+                f"{joined(name, 'mask_ratio')}={show(mask)} and {thrower}.throw_ratio={show(throw)} leave none of "
+                f"{total} {kind} visible: give a smaller {option(name, 'masking')}.throw_ratio"
+            )
+        self._check_counts("mask_ratio", visible, masked, total, kind, name)
+        if self.name == "lut" and 2 * visible > total:  # half of an odd number, rounded
+            raise self._no_two_views(name)
+        return Places(rows, columns, unit // patch_size, visible, masked, thrown)
 
     def _unit(self, height: int, width: int, patch_size: int, name: str) -> int:
         """Return the side of a unit in pixels, if it is made of patches and tiles the image."""
@@ -204,13 +269,12 @@ class MethodConfig:
             )
         return self.mask_unit
 
-    def _check_counts(self, setting: str, visible: int, masked: int, places: str, name: str) -> None:
+    def _check_counts(self, setting: str, visible: int, masked: int, total: int, places: str, name: str) -> None:
         named, remedy = f"{joined(name, setting)}={show(getattr(self, setting))}", option(name, setting)
-        count = visible + masked
         if visible <= 0:
-            raise ValueError(f"{named} leaves none of {count} {places} visible: give a smaller {remedy}")
+            raise ValueError(f"{named} leaves none of {total} {places} visible: give a smaller {remedy}")
         if masked <= 0:
-            raise ValueError(f"{named} masks none of {count} {places}: give a larger {remedy}")
+            raise ValueError(f"{named} masks none of {total} {places}: give a larger {remedy}")
 
 
 def _shown(value: Any) -> str:

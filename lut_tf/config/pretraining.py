@@ -64,6 +64,7 @@ class Config(RunConfig):
             lambda: self.method.places(self.encoder.image_size, self.encoder.size().patch_size, "method"),
             lambda: self.method.teacher_visible(self.encoder.patches, "method"),
             self._check_decoder,
+            self._check_weights,
             lambda: self.views.check_size(self.encoder.image_size, "views"),
             lambda: super(Config, self).check(name),
             self._check_start,
@@ -81,6 +82,15 @@ class Config(RunConfig):
             raise ValueError(
                 f"decoder.{unread[0]}={getattr(self.decoder, unread[0])} is not read by method.name=simmim, whose "
                 "decoder is one linear layer: leave it out, or give --method.name lut or mae"
+            )
+
+    def _check_weights(self) -> None:
+        masking = self.method.masking
+        if masking.name == "attention" and masking.guide == "table":
+            remedy = "give --method.masking.guide teacher" if self.method.name == "lut" else "use --method.name lut"
+            raise ValueError(
+                "method.masking.guide=table takes weights from the batch, and a run makes no table of them: "
+                f"{remedy}, or --method.masking.name random (in Python, batches with `weights` train any method)"
             )
 
     def _check_single_images(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lut_tf.config import MethodConfig
+from lut_tf.config import MaskingConfig, MethodConfig
 from lut_tf.config.networks import sides
 from lut_tf.interop.encoders import asked, make_encoder, respelled
 from lut_tf.interop.files import Source, Tensors, check_target, describe, read_weights, write_weights
@@ -66,6 +66,8 @@ def load_reference(
     layer_norm_eps: float | None = None,
     head_norm: str | None = "infer",
     head_activation: str = "relu",
+    masking: Literal["random", "attention"] | MaskingConfig = "random",
+    throw_ratio: float = 0.0,
     **settings: Any,
 ) -> LUT | MAE | SimMIM:
     """Load a checkpoint of a reference trainer (LUT, MAE, SimMIM), or a `ViTMAEForPreTraining`, as a model to train on.
@@ -87,6 +89,8 @@ def load_reference(
         layer_norm_eps: see `load_encoder`; of the encoder alone, the decoder's norms have 1e-6.
         head_norm: `batch`, `layer`, None, or `infer` from the names (`batch` where these do not tell).
         head_activation: `relu` or `gelu`.
+        masking: the model's group `masking`, or its `name` alone, `random` or `attention`.
+        throw_ratio: of `masking` where that is a name.
         **settings: passed to the model: `mask_ratio`, `norm_pix_loss`, `context_weight`, `momentum`, `mask_unit` and so
             on.
 
@@ -101,6 +105,9 @@ def load_reference(
     if not METHODS[method].has_teacher and teacher is not None:
         raise ValueError(f'teacher is given, but method="{method}" has none: leave it out')
     _refuse_unknown(settings)
+    if not isinstance(masking, MaskingConfig):
+        masking = MaskingConfig(name=masking, throw_ratio=throw_ratio)
+    settings["masking"] = masking
     what = describe(source)
     weights = read_weights(source)
     told = asked(weights.told, num_heads=num_heads, decoder_num_heads=decoder_num_heads, layer_norm_eps=layer_norm_eps)

@@ -12,7 +12,7 @@ from keras import ops
 from lut_tf.config import MethodConfig, Places, build_group, changed, validate
 from lut_tf.config.presets import encoder_size
 from lut_tf.methods.losses import patch_statistics, reconstruction_loss
-from lut_tf.methods.masking import MaskPlan
+from lut_tf.methods.masking import MaskPlan, plan_flags
 from lut_tf.models.colour import apply_colour
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
@@ -26,7 +26,8 @@ class MaskedImageModel(TrainableModel):
 
     A batch is a dict as `lut_tf.data` yields it: `view1` (B, H, W, 3) and, for two-view methods, `view2`, both uint8,
     or float32 and already normalised; `colour` (B, K) float32, the colour decisions of a uint8 `view2`; `noise`
-    (B, `noise_length`) float32 in [0, 1), whose order decides the masks.
+    (B, `noise_length`) float32 in [0, 1), whose order decides the masks; `weights` (B, L) float32 from 0, of each patch
+    of view 1, where masking asks the batch for them (`masking.guide` table).
 
     Args:
         encoder: the network that is kept.
@@ -134,8 +135,14 @@ class MaskedImageModel(TrainableModel):
         return self.noise_numbers(self.settings, self.places, self.encoder.depth)
 
     @staticmethod
-    def plans(noise: Any, places: Places) -> tuple[MaskPlan, ...]:
-        """Return the mask plan of each view that the student may see, from noise (B, `noise_numbers`)."""
+    def plans(noise: Any, places: Places, weights: Any = None) -> tuple[MaskPlan, ...]:
+        """Return the mask plan of each view that the student may see.
+
+        Args:
+            noise: (B, `noise_numbers`) float, uniform.
+            places: where an image can be masked, and how much of it is.
+            weights: (B, L) float of each patch of view 1, where these decide; None: at random.
+        """
         raise NotImplementedError("a method must define plans")
 
     def check_batch(self, batch: Any) -> None:
@@ -156,6 +163,17 @@ class MaskedImageModel(TrainableModel):
                 f"noise of {batch['noise'].shape[1]} numbers an image, but the mask needs {self.noise_length}: "
                 f"give noise_length=model.noise_length"
             )
+        masking, patches = self.settings.masking, self.encoder.patches
+        weights = batch["weights"].shape[1] if "weights" in batch else 0
+        if masking.name == "attention" and masking.guide == "table" and weights != patches:
+            raise ValueError(
+                f"the batch has weights of {weights} numbers an image, and masking.guide=table asks for {patches}: "
+                "give each batch `weights`, one for each patch of view 1, row by row"
+            )
+
+    def weights_of(self, batch: dict[str, Any]) -> Any:
+        """Return the weights (B, L) of a batch by which it is masked; None where that is at random."""
+        return batch["weights"] if self.settings.masking.name == "attention" else None
 
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Turn uint8 views into normalised float32, view 2 coloured by the batch's decisions; float views stay.
@@ -224,15 +242,18 @@ class MaskedImageModel(TrainableModel):
             `view1`: (B, H, W, 3) normalised input; `reconstruction`: the same shape, visible patches pasted with the
             predicted ones (brought back to the target patch's mean and deviation where the loss is normalised);
             there also `unaided`: with the mean over the visible patches of theirs, for no one knows the target's;
-            `mask`: (B, L) float32, 1 where masked; `view2`, and `mask2` if the student sees it, likewise.
+            `mask`: (B, L) float32, 1 where masked, -1 where thrown (there the reconstruction is the input); `view2`,
+            and `mask2` if the student sees it, likewise; `weights` (B, L) where they decide what is masked.
         """
         batch = self.prepare(batch)
         outputs = self(batch, training=False)
         patch_size, plan = self.encoder.patch_size, outputs["plan1"]
         patches = patchify(batch["view1"], patch_size)
-        ids = ops.concatenate([plan.visible, plan.masked], axis=1)
-        predicted = gather_tokens(ops.cast(outputs["prediction"], "float32"), ops.argsort(ids, axis=1))
-        mask = plan_mask(plan)
+        predicted = ops.cast(outputs["prediction"], "float32")
+        if plan.thrown is not None:  # nothing is predicted there
+            predicted = ops.pad(predicted, [[0, 0], [0, plan.thrown.shape[1]], [0, 0]])
+        predicted = gather_tokens(predicted, ops.argsort(plan.ids, axis=1))
+        mask = ops.cast(plan_flags(plan), "float32")
 
         def pasted(predicted: Any) -> Any:
             chosen = ops.where(mask[..., None] > 0, predicted, patches)
@@ -250,12 +271,12 @@ class MaskedImageModel(TrainableModel):
         if self.view_count == 2:
             pictures["view2"] = batch["view2"]
         if any(name.startswith("student2") for name in outputs):
-            pictures["mask2"] = plan_mask(outputs["plan2"])
+            pictures["mask2"] = ops.cast(plan_flags(outputs["plan2"]), "float32")
+        if "weights" in outputs:
+            pictures["weights"] = outputs["weights"]
         return pictures
 
 
-def plan_mask(plan: Any) -> Any:
-    """Return a plan as (B, L) float32, 1 where masked, in image order (for pictures only)."""
-    flags = ops.concatenate([ops.zeros_like(plan.visible), ops.ones_like(plan.masked)], axis=1)
-    order = ops.argsort(ops.concatenate([plan.visible, plan.masked], axis=1), axis=1)
-    return ops.cast(ops.take_along_axis(flags, order, axis=1), "float32")
+def present(**outputs: Any) -> dict[str, Any]:
+    """Return those outputs that there are."""
+    return {name: value for name, value in outputs.items() if value is not None}

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from lut_tf.config import Places
-from lut_tf.methods.base import MaskedImageModel
+from lut_tf.config import MethodConfig, Places
+from lut_tf.methods.base import MaskedImageModel, present
 from lut_tf.methods.context import ContextLoss, Form
 from lut_tf.methods.locations import locations_of, tokens_at
-from lut_tf.methods.masking import MaskPlan, disjoint_plans, random_plan
+from lut_tf.methods.masking import MaskPlan, attention_weights, disjoint_plans, guided_plan, random_plan, second_plan
 from lut_tf.methods.momentum import CosineMomentum
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
@@ -144,32 +144,50 @@ class LUT(MaskedImageModel):
             )
 
     @staticmethod
-    def plans(noise: Any, places: Places) -> tuple[MaskPlan, ...]:
-        """Return two plans whose visible patches are disjoint (LUT §3)."""
-        return disjoint_plans(noise, places.visible)
+    def noise_numbers(settings: MethodConfig, places: Places, depth: int) -> int:
+        """Return how many uniform numbers an image needs: L, which both views share, or L each where weights decide."""
+        return places.total * (2 if settings.masking.name == "attention" else 1)
+
+    @staticmethod
+    def plans(noise: Any, places: Places, weights: Any = None) -> tuple[MaskPlan, ...]:
+        """Return two plans whose visible patches are disjoint (LUT §3).
+
+        Where weights decide it is view 1 that they mask; view 2 sees others than view 1 does, at random.
+        """
+        if weights is None:
+            return disjoint_plans(noise, places.visible)
+        first = guided_plan(noise[:, : places.total], weights, places)
+        return first, second_plan(noise[:, places.total : 2 * places.total], first, places)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Run student and teacher on a batch.
 
         Returns:
-            `prediction`: (B, L, p·p·3), view 1's visible patches, then its masked ones; `plan1`, `plan2`: the mask
-            plans; `student1` (and `student2` if symmetric): the predictor's outputs (B, D); `teacher2` (and
-            `teacher1`): the teacher's targets (B, D), without gradient. The forms of the context loss that are not the
-            paper's end in `_masked`, `_tokens` or `_masked_tokens`: those of tokens are (B, T, D), the target being
-            at the places of the student's tokens, with `inside1_tokens` and so on, (B, T) float32: 1 where the
-            teacher's view shows the place, else 0.
+            `prediction`: (B, V + M, p·p·3), view 1's visible patches, then its masked ones; `plan1`, `plan2`: the mask
+            plans; `weights` (B, L): those by which view 1 is masked, if any; `student1` (and `student2` if symmetric):
+            the predictor's outputs (B, D); `teacher2` (and `teacher1`): the teacher's targets (B, D), without
+            gradient. The forms of the context loss that are not the paper's end in `_masked`, `_tokens` or
+            `_masked_tokens`: those of tokens are (B, T, D), the target being at the places of the student's tokens,
+            with `inside1_tokens` and so on, (B, T) float32: 1 where the teacher's view shows the place, else 0.
         """
         batch = self.prepare(batch)
-        plans = dict(enumerate(self.plans(batch["noise"][:, : super().noise_length], self.places), start=1))
+        seen = self._teacher_look(batch)
+        weights = seen["weights"] if self.settings.masking.by_teacher else self.weights_of(batch)
+        noise = batch["noise"][:, : super().noise_length]
+        plans = dict(enumerate(self.plans(noise, self.places, weights), start=1))
         tokens = self._student_tokens(batch, plans)
         prediction, painted = self._painted(tokens, plans)
-        outputs = {"prediction": prediction, **{f"plan{view}": plan for view, plan in plans.items()}}
+        outputs = {
+            "prediction": prediction,
+            **present(weights=weights),
+            **{f"plan{view}": plan for view, plan in plans.items()},
+        }
         for view in self.context.student_views:  # one after the other: BatchNorm's statistics move with each
             for form in self.context.forms:
                 steered = painted[view] if form.masked else tokens[view]
                 query = self.context.query(form, steered, self.encoder.prefix_tokens)
                 outputs[f"student{view}{form.suffix}"] = self._predicted(form, query, training)
-        return {**outputs, **self._targets(batch, plans)}
+        return {**outputs, **self._targets(seen, batch, plans)}
 
     def _student_tokens(self, batch: dict[str, Any], plans: dict[int, MaskPlan]) -> dict[int, Any]:
         """Encode the visible patches of the views that the losses ask for, in one pass over all."""
@@ -199,11 +217,19 @@ class LUT(MaskedImageModel):
             query = self.masked_map(query)
         return _through((self.projector, self.predictor), query, training=training, replicas=self.replicas)
 
-    def _targets(self, batch: dict[str, Any], plans: dict[int, MaskPlan]) -> dict[str, Any]:
+    @property
+    def teacher_views(self) -> list[int]:
+        """The views that the teacher sees, in order: the context loss', and view 1 if its attention masks that."""
+        return sorted({*self.context.teacher_views, *[1] * self.settings.masking.by_teacher})
+
+    def _teacher_look(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what is kept of the teacher's tokens, view after view; and view 1's weights, if these guide."""
+        images = _joined([batch[f"view{view}"] for view in self.teacher_views])
+        return self.network(self._teacher_key, images, self._teacher_ids(batch["noise"]))
+
+    def _targets(self, kept: dict[str, Any], batch: dict[str, Any], plans: dict[int, MaskPlan]) -> dict[str, Any]:
         """Return the teacher's part of `call`'s outputs: projected, in inference mode, without gradient."""
-        views = self.context.teacher_views
-        images = _joined([batch[f"view{view}"] for view in views])
-        kept = self.network(self._teacher_key, images, self._teacher_ids(batch["noise"]))
+        views = self.teacher_views
         targets: dict[str, Any] = {}
         if "pooled" in kept:
             projected = ops.stop_gradient(self.teacher_projector(kept["pooled"], training=False))
@@ -226,7 +252,11 @@ class LUT(MaskedImageModel):
         return _joined([random_plan(noise[:, i : i + patches], self.teacher_visible).visible for i in starts])
 
     def _teacher_key(self, images: Any, ids: Any) -> dict[str, Any]:
-        return self.context.key(self.teacher_encoder.encode(images, ids), self.encoder.prefix_tokens)
+        if not self.settings.masking.by_teacher:
+            return self.context.key(self.teacher_encoder.encode(images, ids), self.encoder.prefix_tokens)
+        tokens, looked = self.teacher_encoder.encode_and_look(images)
+        first = _split(attention_weights(looked), len(self.teacher_views))[0]
+        return {**self.context.key(tokens, self.encoder.prefix_tokens), "weights": ops.stop_gradient(first)}
 
     def _target_at_places(
         self,

@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from lut_tf.config import MethodConfig, Places
-from lut_tf.methods.base import MaskedImageModel
+from lut_tf.methods.base import MaskedImageModel, present
 from lut_tf.methods.losses import l1_reconstruction_loss
-from lut_tf.methods.masking import MaskPlan, unit_plan
+from lut_tf.methods.masking import MaskPlan, guided_plan, unit_plan
 from lut_tf.models.decoder import LinearDecoder
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.layers import drop_path_factors
@@ -46,18 +46,20 @@ class SimMIM(MaskedImageModel):
         return places.total + (2 * depth if settings.drop_path else 0)
 
     @staticmethod
-    def plans(noise: Any, places: Places) -> tuple[MaskPlan, ...]:
-        """Return one plan: the units of the smallest noises are masked."""
-        return (unit_plan(noise[:, : places.total], places),)
+    def plans(noise: Any, places: Places, weights: Any = None) -> tuple[MaskPlan, ...]:
+        """Return one plan: the units of the smallest noises are masked, or weights decide (AMT)."""
+        noise = noise[:, : places.total]
+        return (unit_plan(noise, places) if weights is None else guided_plan(noise, weights, places),)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
-        """Return `prediction` (B, L, p·p·3: the visible patches', then the masked ones') and `plan1`."""
+        """Return `prediction` (B, V + M, p·p·3: the visible patches', then the masked ones'), `plan1` and `weights`."""
         batch = self.prepare(batch)
-        (plan,) = self.plans(batch["noise"], self.places)
+        weights = self.weights_of(batch)
+        (plan,) = self.plans(batch["noise"], self.places, weights)
         tokens = self.network(
             self._encode, batch["view1"], plan.visible, plan.masked, self._kept(batch["noise"], training)
         )
-        return {"prediction": self.network(self.decoder, tokens), "plan1": plan}
+        return {"prediction": self.network(self.decoder, tokens), "plan1": plan, **present(weights=weights)}
 
     def _encode(self, images: Any, visible: Any, masked: Any, kept: Any) -> Any:
         """Return the final tokens (B, V + M, D) of the patches, those at `visible` first."""

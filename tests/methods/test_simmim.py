@@ -14,8 +14,7 @@ from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_simmim
 from lut_tf import SimMIM, ViTEncoder
 from lut_tf.config import MethodConfig
 from lut_tf.interop import load_encoder, load_reference, to_reference
-from lut_tf.methods.base import plan_mask
-from lut_tf.methods.masking import unit_plan
+from lut_tf.methods.masking import plan_mask, unit_plan
 from lut_tf.training.optimizer import adamw
 
 Golden = Callable[[str], dict[str, np.ndarray]]
