@@ -131,7 +131,7 @@ def load_reference(
     assign(values)
     lut.reset_teacher()
     assign(teacher_values)
-    _warn_of_fresh(what, decoder is None, not has_heads)
+    _warn_of_fresh(what, decoder is None, not has_heads, hasattr(lut, "masked_map"))
     return lut
 
 
@@ -176,7 +176,7 @@ def to_reference(model: MaskedImageModel, teacher: bool = False) -> Tensors:
     """Return the weights as float32 arrays by the reference's names and in its forms.
 
     Args:
-        model: `LUT`, `MAE` or `SimMIM`.
+        model: `LUT`, `MAE` or `SimMIM`; a `LUT`'s `masked_map` has no name there and is left out.
         teacher: the momentum teacher's (encoder and projector) instead of the student's.
 
     Returns:
@@ -316,7 +316,7 @@ def _read_teacher(model: LUT, arrays: Tensors, what: str) -> list[tuple[Any, np.
     return read(_teacher_slots(model), kept, what)
 
 
-def _warn_of_fresh(what: str, decoder: bool, heads: bool) -> None:
-    fresh = ["the decoder"] * decoder + ["projector", "predictor"] * heads
+def _warn_of_fresh(what: str, decoder: bool, heads: bool, masked_map: bool = False) -> None:
+    fresh = ["the decoder"] * decoder + ["projector", "predictor"] * heads + ["masked_map"] * masked_map
     if fresh:
         warnings.warn(f"{what} does not hold {', '.join(fresh)}: they stay freshly initialised", stacklevel=3)

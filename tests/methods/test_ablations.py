@@ -15,6 +15,7 @@ from networks import tiny_batch, tiny_encoder, tiny_lut
 from lut_tf import LUT
 from lut_tf.config import ViewsConfig
 from lut_tf.data import digits, pretraining_dataset
+from lut_tf.interop import load_reference, to_reference
 from lut_tf.methods.context import distance_of_places, l2_distance, smooth_l1_distance
 from lut_tf.methods.locations import locations_of, tokens_at
 from lut_tf.methods.masking import disjoint_plans, random_plan
@@ -252,6 +253,13 @@ def test_a_model_described_before_these_settings_is_the_papers() -> None:
     for name in ("context_source", "context_steers", "context_supervision", "teacher_mask_ratio"):
         del config["settings"][name]
     assert LUT.from_config(config).settings == tiny_lut(mask_ratio=0.6).settings
+
+
+def test_a_reference_file_has_no_map_of_masked_tokens_and_loading_says_so() -> None:
+    model = tiny_lut(context_steers="masked")
+    with pytest.warns(UserWarning, match=r"does not hold masked_map: they stay freshly initialised"):
+        again = load_reference(to_reference(model), num_heads=2, decoder_num_heads=2, context_steers="masked")
+    np.testing.assert_array_equal(model.decoder.mask_token, again.decoder.mask_token)
 
 
 def test_a_run_starts_from_the_map_of_masked_tokens_too() -> None:
