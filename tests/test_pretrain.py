@@ -74,7 +74,7 @@ def test_a_run_leaves_everything_that_it_promises(whole: RunResult) -> None:
     np.testing.assert_allclose(encoder(images), whole.model.encoder(images), atol=1e-6)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_of_simmim_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     """Drop path, units and a rate that begins above zero included; and its encoder is an encoder."""
     recipe = from_yaml((CONFIGS / "simmim_digits.yaml").read_text(encoding="utf-8"))
