@@ -22,7 +22,8 @@ class MaskPlan(NamedTuple):
     Attributes:
         visible: (B, V) int32, patches that the student sees.
         masked: (B, M) int32, patches that are reconstructed.
-        thrown: (B, T) int32, patches that neither encoder nor decoder nor loss sees; None where there are none.
+        thrown: (B, T) int32, patches that neither encoder nor decoder nor loss sees, T = 0 where there are none; a plan
+            made by hand may leave it out.
     """
 
     visible: Any
@@ -47,7 +48,7 @@ def random_plan(noise: Any, visible: int) -> MaskPlan:
         visible: V, patches that stay visible, 1 ≤ V < L.
     """
     shuffle = _shuffled(noise)
-    return MaskPlan(shuffle[:, :visible], shuffle[:, visible:])
+    return MaskPlan(shuffle[:, :visible], shuffle[:, visible:], shuffle[:, :0])
 
 
 def disjoint_plans(noise: Any, visible: int) -> tuple[MaskPlan, MaskPlan]:
@@ -59,8 +60,9 @@ def disjoint_plans(noise: Any, visible: int) -> tuple[MaskPlan, MaskPlan]:
     """
     shuffle = _shuffled(noise)
     second_masked = ops.concatenate([shuffle[:, :visible], shuffle[:, 2 * visible :]], axis=1)
-    first = MaskPlan(shuffle[:, :visible], shuffle[:, visible:])
-    return first, MaskPlan(shuffle[:, visible : 2 * visible], second_masked)
+    none = shuffle[:, :0]
+    first = MaskPlan(shuffle[:, :visible], shuffle[:, visible:], none)
+    return first, MaskPlan(shuffle[:, visible : 2 * visible], second_masked, none)
 
 
 def unit_plan(noise: Any, places: Places) -> MaskPlan:
@@ -72,7 +74,7 @@ def unit_plan(noise: Any, places: Places) -> MaskPlan:
     """
     shuffle = _shuffled(noise)
     visible, masked = shuffle[:, places.masked :], shuffle[:, : places.masked]
-    return MaskPlan(patches_in(visible, places), patches_in(masked, places))
+    return MaskPlan(patches_in(visible, places), patches_in(masked, places), shuffle[:, :0])
 
 
 def patches_in(ids: Any, places: Places) -> Any:

@@ -201,7 +201,7 @@ def test_of_the_teachers_attention_only_a_row_is_kept() -> None:
     assert {name: tuple(value.shape) for name, value in kept.items()} == {"pooled": (8, 16), "weights": (4, 16)}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_guided_step_under_xla_is_the_step() -> None:
     """1e-5: the same losses with and without XLA."""
     logs = []
