@@ -1,4 +1,4 @@
-"""lut_tf: masked-image pre-training of Vision Transformers with LUT and MAE, in TensorFlow and Keras 3."""
+"""lut_tf: masked-image pre-training of Vision Transformers with LUT, MAE and SimMIM, in TensorFlow and Keras 3."""
 
 import importlib
 import sys
@@ -12,8 +12,10 @@ _NAMES = {
     "LUT": "lut_tf.methods.lut",
     "MAE": "lut_tf.methods.mae",
     "MLPHead": "lut_tf.models.heads",
+    "LinearDecoder": "lut_tf.models.decoder",
     "PixelDecoder": "lut_tf.models.decoder",
     "ViTClassifier": "lut_tf.models.classifier",
+    "SimMIM": "lut_tf.methods.simmim",
     "ViTEncoder": "lut_tf.models.encoder",
     "finetune": "lut_tf.tasks.finetune",
     "linear_probe": "lut_tf.tasks.linear_probe",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lut_tf import LUT, MAE, MLPHead, PixelDecoder, ViTClassifier, ViTEncoder
+from lut_tf import LUT, MAE, MLPHead, PixelDecoder, SimMIM, ViTClassifier, ViTEncoder
 from lut_tf.config import HeadConfig
 from lut_tf.methods.base import MaskedImageModel
 
@@ -56,9 +56,26 @@ def tiny_classifier(classes: int = 10, class_names: list[str] | None = None, **c
     return classifier
 
 
+def tiny_simmim(encoder: ViTEncoder | None = None, **changes: Any) -> SimMIM:
+    """A SimMIM of tiny parts in one precision; its units are 8 × 8 pixels."""
+    encoder = encoder or tiny_encoder(positions="learned", dtype=changes.get("dtype"))
+    return SimMIM(encoder, **{"mask_unit": 8, "mask_ratio": 0.5, **changes})
+
+
 def tiny_batch(model: MaskedImageModel, count: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
-    """`count` normalised images' views and noise, float32, as `model` takes them."""
+    """`count` normalised images' views, noise and geometries, float32, as `model` takes them."""
     random = np.random.default_rng(seed)
     names = ("view1", "view2")[: model.view_count]
     views = {name: random.normal(size=(count, *model.encoder.image_size, 3)).astype("float32") for name in names}
-    return {**views, "noise": random.random((count, model.noise_length), dtype="float32")}
+    noise = random.random((count, model.noise_length), dtype="float32")
+    geometries = {name.replace("view", "geometry"): crops(random, count) for name in views}
+    masking = model.settings.masking
+    asked = masking.name == "attention" and not masking.by_teacher
+    weights = {"weights": random.random((count, model.encoder.patches), dtype="float32")} if asked else {}
+    return {**views, "noise": noise, **geometries, **weights}
+
+
+def crops(random: np.random.Generator, count: int) -> np.ndarray:
+    """Geometries (count, 5) of crops that share a part of the image, and may be flipped."""
+    start, extent = random.uniform(0, 0.4, (count, 2)), random.uniform(0.5, 0.6, (count, 2))
+    return np.concatenate([start, extent, random.integers(0, 2, (count, 1))], axis=1).astype("float32")

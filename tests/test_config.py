@@ -87,6 +87,18 @@ def test_resolve_size() -> None:
     assert EncoderConfig(preset=None, patch_size=2, width=64, depth=4, heads=4).size() == (2, 64, 4, 4)
 
 
+def simmim(**changes: Any) -> Config:
+    return several(method__name="simmim", **{"method__mask_ratio": 0.6, **changes})
+
+
+def attention(**changes: Any) -> Config:
+    return several(method__masking__name="attention", **changes)
+
+
+def by_teacher(**changes: Any) -> Config:
+    return attention(method__masking__guide="teacher", **changes)
+
+
 # A configuration that cannot work; the setting and value that its line names; a part of the remedy.
 REFUSED = [
     (several(encoder__preset="vit_giant"), "encoder.preset='vit_giant'", "vit_base_patch16"),
@@ -102,7 +114,64 @@ REFUSED = [
     (several(method__mask_ratio=0.0, method__name="mae"), "method.mask_ratio=0", "larger --method.mask_ratio"),
     (several(method__mask_ratio=float("nan")), "method.mask_ratio=nan", "from 0 to 1"),
     (several(method__mask_ratio=75), "method.mask_ratio=75", "from 0 to 1"),
-    (several(method__name="simmim"), "method.name=simmim", "one of lut, mae"),
+    (several(method__name="beit"), "method.name=beit", "one of lut, mae, simmim"),
+    (several(method__mask_unit=16), "method.mask_unit=16", "leave it out, or give --method.name simmim"),
+    (several(method__drop_path=0.1, method__name="mae"), "method.drop_path=0.1", "or give --method.name simmim"),
+    (simmim(method__momentum=0.9), "method.momentum=0.9", "or give --method.name lut"),
+    (simmim(method__norm_pix_loss=False), "method.norm_pix_loss=false", "or give --method.name lut or mae"),
+    (simmim(method__mask_unit=24), "method.mask_unit=24", "--method.mask_unit 16"),
+    (simmim(encoder__image_size=(96, 64), method__mask_unit=48), "method.mask_unit=48", "--method.mask_unit 32"),
+    (simmim(method__mask_ratio=0.99), "method.mask_ratio=0.99", "smaller --method.mask_ratio"),
+    (simmim(method__mask_ratio=0.0), "method.mask_ratio=0", "larger --method.mask_ratio"),
+    (simmim(decoder__depth=4), "decoder.depth=4", "give --method.name lut or mae"),
+    (several(method__masking__throw_ratio=0.1), "method.masking.throw_ratio=0.1", "--method.masking.name attention"),
+    (several(method__masking__guide="teacher"), "method.masking.guide=teacher", "--method.masking.name attention"),
+    (attention(), "method.masking.guide=table", "--method.masking.guide teacher"),
+    (attention(method__name="mae"), "method.masking.guide=table", "--method.masking.name random"),
+    (by_teacher(method__name="mae"), "method.masking.guide=teacher", "--method.name lut"),
+    (by_teacher(method__teacher_mask_ratio=0.5), "method.teacher_mask_ratio=0.5", "--method.teacher_mask_ratio 0"),
+    (
+        by_teacher(method__masking__throw_ratio=0.25),
+        "method.mask_ratio=0.75 and",
+        "smaller --method.masking.throw_ratio",
+    ),
+    (by_teacher(method__mask_ratio=0.3, method__masking__throw_ratio=0.1), "method.mask_ratio=0.3", "0.5 or more"),
+    (
+        by_teacher(encoder__image_size=112, method__mask_ratio=0.25, method__masking__throw_ratio=0.25),
+        "method.mask_ratio=0.25 leaves no two",
+        "0.5 or more",
+    ),
+    (by_teacher(method__mask_ratio=0.004, method__masking__throw_ratio=0.6), "method.mask_ratio=0.004", "larger"),
+    (several(optimizer__minimum_learning_rate=1.0), "optimizer.minimum_learning_rate=1", "base_learning_rate"),
+    (several(optimizer__warmup_learning_rate=1.0), "optimizer.warmup_learning_rate=1", "base_learning_rate"),
+    (several(method__context_source="cls"), "method.context_source=cls", "one of patches, class_token"),
+    (several(method__context_steers="all"), "method.context_steers=all", "one of visible, masked, both"),
+    (several(method__context_supervision="x"), "method.context_supervision=x", "one of pooled, tokens, both"),
+    (several(method__teacher_mask_ratio=1.0), "method.teacher_mask_ratio=1", "smaller --method.teacher_mask_ratio"),
+    (several(method__teacher_mask_ratio=1e-20), "method.teacher_mask_ratio=1e-20", "larger --method.teacher"),
+    (several(method__teacher_mask_ratio=1.5), "method.teacher_mask_ratio=1.5", "from 0 to 1"),
+    *(
+        (several(method__context_supervision=kind, **{f"method__{name}": value}), f"method.{name}={value}", remedy)
+        for kind in ("tokens", "both")
+        for name, value, remedy in (
+            ("context_distance", "infonce", "--method.context_distance l2"),
+            ("teacher_mask_ratio", 0.5, "--method.context_supervision pooled"),
+        )
+    ),
+    (
+        several(method__context_supervision="tokens", method__context_source="class_token"),
+        "method.context_source=class_token",
+        "leave it out",
+    ),
+    *(
+        (several(method__name="mae", **{f"method__{name}": value}), f"method.{name}={value}", "--method.name lut")
+        for name, value in (
+            ("context_source", "class_token"),
+            ("context_steers", "both"),
+            ("context_supervision", "tokens"),
+            ("teacher_mask_ratio", 0.5),
+        )
+    ),
     (several(epochs="3"), "epochs=3", "a whole number"),
     (several(epochs=True), "epochs=true", "a whole number"),
     (several(views__scale=(0.2,)), "views.scale=[0.2]", "a list of 2 numbers"),

@@ -16,7 +16,8 @@ NAMES = list(settings())
 SCALARS = [
     "0", "1", "-1", "2", "64", "1e2", "1e-3", "0.5", "1.5", "017", "0x10", "0o7", "1:30", "1_000", ".inf", "-.inf",
     ".nan",
-    "true", "false", "yes", "null", "~", "", "x", "a b", "é", "mae", "lut", "mirrored", "multi_worker", "digits",
+    "true", "false", "yes", "null", "~", "", "x", "a b", "é", "mae", "lut", "simmim", "mirrored", "multi_worker",
+    "digits",
     "image_folder", "tfrecord", "vit_tiny_patch16", "layer", "ring", "9" * 30, "9" * 400, "9" * 5000, "1e400",
     "-0", "a:1",
     "a:1,b:1", "0.9,0.95", "[0.2, 1]", "[1]", "[]", "{}", "{a: 1}", "[[1], 2]", "[" * 3000, "{" * 3000, "]", "'", '"',

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
-from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut, tiny_mae
+from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut, tiny_mae, tiny_simmim
 
 from lut_tf import CosineMomentum
-from lut_tf.config import HeadConfig
+from lut_tf.config import HeadConfig, MaskingConfig
 from lut_tf.methods.base import MaskedImageModel
 
 
@@ -59,6 +59,13 @@ def changed_lut(**changes: Any) -> Any:
     return tiny_lut(**other, activation="gelu", mask_ratio=0.5, **changes)
 
 
+ATTENTION = MaskingConfig("attention", throw_ratio=0.2)
+
+
+def guided(throw_ratio: float) -> MaskingConfig:
+    return MaskingConfig("attention", throw_ratio, "teacher")
+
+
 CONTRACTS = {
     "encoder": Contract(tiny_encoder, tokens),
     "encoder, learned positions": Contract(lambda **more: tiny_encoder(positions="learned", **more), tokens),
@@ -74,12 +81,32 @@ CONTRACTS = {
     "head without norm": Contract(changed_head(norm=None), features),
     "LUT": Contract(tiny_lut, losses),
     "LUT of other settings": Contract(changed_lut, losses),
+    "LUT of masked tokens, by place": Contract(
+        lambda **more: tiny_lut(context_steers="both", context_supervision="both", **more), losses
+    ),
+    "LUT of class tokens, a masked teacher": Contract(
+        lambda **more: tiny_lut(context_source="class_token", teacher_mask_ratio=0.5, **more), losses
+    ),
     "MAE": Contract(tiny_mae, losses),
     "MAE with register tokens": Contract(
         lambda **more: tiny_mae(tiny_encoder(register_tokens=2, layer_scale=True, **more)), losses
     ),
+    "LUT guided by its teacher": Contract(lambda **more: tiny_lut(masking=guided(0.2), mask_ratio=0.4, **more), losses),
+    "MAE guided by weights": Contract(lambda **more: tiny_mae(masking=ATTENTION, mask_ratio=0.4, **more), losses),
+    "SimMIM guided by weights": Contract(lambda **more: tiny_simmim(masking=ATTENTION, **more), losses),
+    "SimMIM": Contract(lambda **more: tiny_simmim(drop_path=0.5, **more), losses),
 }
-METHODS = ["LUT", "LUT of other settings", "MAE"]
+METHODS = [
+    "LUT",
+    "LUT of other settings",
+    "LUT of masked tokens, by place",
+    "LUT of class tokens, a masked teacher",
+    "MAE",
+    "SimMIM",
+    "LUT guided by its teacher",
+    "MAE guided by weights",
+    "SimMIM guided by weights",
+]
 
 
 @pytest.fixture(params=CONTRACTS.values(), ids=CONTRACTS.keys())

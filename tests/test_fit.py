@@ -25,8 +25,10 @@ def images(count: int = BATCH * STEPS) -> dict[str, np.ndarray]:
     return tiny_batch(tiny_lut(), count)
 
 
-def dataset(count: int = BATCH * STEPS) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(images(count)).batch(BATCH, drop_remainder=True)
+def dataset(count: int = BATCH * STEPS, model: LUT | None = None) -> tf.data.Dataset:
+    """The images that every LUT learns from, and the noise that a given one needs."""
+    given = images(count) if model is None else tiny_batch(model, count)
+    return tf.data.Dataset.from_tensor_slices(given).batch(BATCH, drop_remainder=True)
 
 
 def lut(**settings: Any) -> LUT:
@@ -85,7 +87,7 @@ def fresh(replicas: int) -> LUT:
 def losses(model: LUT, steps: int = STEPS) -> list[dict[str, float]]:
     """Train, and return what each step reports."""
     record = Steps()
-    model.fit(dataset(BATCH * steps), verbose=0, shuffle=False, callbacks=[record])
+    model.fit(dataset(BATCH * steps, model), verbose=0, shuffle=False, callbacks=[record])
     return record.logs
 
 
@@ -114,16 +116,22 @@ def test_two_replicas_train_as_one_device_does() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [{"context_distance": "infonce", "accumulate": 2}, {"symmetric": False, "context_distance": "smooth_l1"}],
-    ids=["infonce accumulated", "one direction"],
+    [
+        {"context_distance": "infonce", "accumulate": 2},
+        {"symmetric": False, "context_distance": "smooth_l1"},
+        {"context_steers": "both", "context_supervision": "both", "context_source": "class_token"},
+        {"teacher_mask_ratio": 0.5, "context_steers": "masked", "symmetric": False},
+    ],
+    ids=["infonce accumulated", "one direction", "all forms", "masked teacher"],
 )
 def test_two_replicas_train_as_one_device_does_otherwise_too(settings: dict[str, Any]) -> None:
     assert_trained_alike(other(1, **settings), other(2, **settings))
 
 
 @pytest.mark.medium
-def test_accumulated_parts_equal_the_whole_batch_where_no_batch_norm_is() -> None:
-    model1, model2 = (other(1, accumulate=n, norm="layer", eagerly=True) for n in (1, 4))
+@pytest.mark.parametrize("settings", [{}, {"context_supervision": "tokens"}], ids=["pooled", "tokens"])
+def test_accumulated_parts_equal_the_whole_batch_where_no_batch_norm_is(settings: dict[str, Any]) -> None:
+    model1, model2 = (other(1, accumulate=n, norm="layer", eagerly=True, **settings) for n in (1, 4))
     for a, b in zip(losses(model1, steps=2), losses(model2, steps=2), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     np.testing.assert_allclose(model1.encoder.class_token.numpy(), model2.encoder.class_token.numpy(), atol=1e-6)

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut, tiny_mae
+from networks import tiny_batch, tiny_decoder, tiny_encoder, tiny_head, tiny_lut, tiny_mae, tiny_simmim
 
 from lut_tf import LUT, ViTEncoder
-from lut_tf.config import HeadConfig
+from lut_tf.config import HeadConfig, MaskingConfig
 from lut_tf.data import batches_for
 from lut_tf.models.preprocess import normalise
 from lut_tf.training.optimizer import adamw
@@ -57,7 +57,7 @@ def test_an_encoder_refuses_other_images_by_name(encoder: ViTEncoder, name: str,
 @pytest.mark.medium
 def test_bytes_are_prepared_wherever_a_method_is_called() -> None:
     """`model(batch)` and `predict` on bytes are those on the prepared batch."""
-    for model in (tiny_lut(), tiny_mae()):
+    for model in (tiny_lut(), tiny_mae(), tiny_simmim(), tiny_mae(mask_ratio=0.4, masking=MaskingConfig("attention"))):
         random, batch = np.random.default_rng(0), tiny_batch(model)
         for name in ("view1", "view2")[: model.view_count]:
             batch[name] = random.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)

@@ -74,6 +74,28 @@ def test_a_run_leaves_everything_that_it_promises(whole: RunResult) -> None:
     np.testing.assert_allclose(encoder(images), whole.model.encoder(images), atol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_run_of_simmim_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    """Drop path, units and a rate that begins above zero included; and its encoder is an encoder."""
+    recipe = from_yaml((CONFIGS / "simmim_digits.yaml").read_text(encoding="utf-8"))
+    settings = {"epochs": 2, "encoder__width": 16, "optimizer__batch_size": 256, "method__drop_path": 0.5,
+                "optimizer__warmup_epochs": 1.0,
+                "optimizer__warmup_learning_rate": 1e-4, "checkpoint__every_epochs": 1, "logging__pictures": 2,
+                "probe__every": 0, "probe__before_and_after": False}  # fmt: skip
+    for name, value in settings.items():
+        recipe = replaced(recipe, name.split("__"), value)
+    first, second = (dataclasses.replace(recipe, run_dir=str(tmp_path / name)) for name in ("first", "second"))
+    whole = pretrain(first)
+    shutil.copytree(first.run_dir, second.run_dir)
+    for part in ("encoder.keras", "model.weights.h5", "checkpoints/step_00000008"):
+        (shutil.rmtree if part.startswith("checkpoints") else Path.unlink)(tmp_path / "second" / part)
+    again = pretrain(second)
+    for one, other in zip(whole.model.variables, again.model.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
+    encoder = keras.saving.load_model(again.files.encoder)
+    assert encoder.position_kind == "learned" and encoder(np.zeros((1, 16, 16, 3), "float32")).shape == (1, 65, 16)
+
+
 @pytest.mark.medium
 def test_a_finished_run_started_again_trains_nothing(
     whole: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -149,8 +171,11 @@ def test_every_recipe_builds_and_takes_a_step(path: Path) -> None:
     validate(config)
     assert config.encoder.size().width % 4 == 0
     smoke = {"encoder__image_size": 32, "encoder__patch_size": 8, "encoder__width": 24, "encoder__depth": 1,
-             "encoder__heads": 2, "decoder__width": 16, "decoder__depth": 1, "decoder__heads": 2,
-             **({"method__head__hidden": 16} if config.method.name == "lut" else {})}  # fmt: skip
+             "encoder__heads": 2,
+             **({"method__head__hidden": 16} if config.method.name == "lut" else {}),
+             **({"method__mask_unit": 8} if config.method.name == "simmim" else {})}  # fmt: skip
+    if config.method.name != "simmim":  # whose decoder has no size
+        smoke |= {"decoder__width": 16, "decoder__depth": 1, "decoder__heads": 2}
     for name, value in smoke.items():
         config = replaced(config, name.split("__"), value)
     model = build_model(config, total_steps=10)

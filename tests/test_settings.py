@@ -56,6 +56,12 @@ TFDS = {
     **FOLDER, "data.source": "tfds", "data.path": "{}/tfds", "data.evaluation_path": None, "data.name": "lut_toy",
     "data.evaluation_split": "train", "optimizer.batch_size": 4, "probe.neighbours": 2,
 }  # fmt: skip
+SIMMIM: dict[str, Any] = {
+    "method.name": "simmim", "method.mask_unit": 4, "method.mask_ratio": 0.5, "encoder.depth": 2,
+    "method.head.hidden": Config().method.head.hidden,
+    **{f"decoder.{part}": getattr(Config().decoder, part) for part in ("width", "depth", "heads")},
+}  # fmt: skip
+GUIDED = {"method.masking.name": "attention", "method.masking.guide": "teacher"}
 # What a setting needs beside it to mean something, `{}` being a folder of images.
 BESIDE: dict[str, dict[str, Any]] = {
     "worker_index": {"strategy": "multi_worker", "workers": "a:1,b:1", "worker_index": 1},
@@ -76,6 +82,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "views.scale": {"views.crop": "random_resized"},
     "encoder.preset": {"encoder.preset": "vit_tiny_patch16", "encoder.width": None, "encoder.heads": None},
     "method.temperature": {"method.context_distance": "infonce"},
+    "method.mask_unit": SIMMIM,
+    "method.masking.throw_ratio": GUIDED,
+    "method.masking.guide": GUIDED,
+    "method.drop_path": SIMMIM,
     "checkpoint.every_minutes": {"checkpoint.every_epochs": 0},
     "checkpoint.on_failure": {"logging.tensorboard": False},
 }
@@ -88,6 +98,8 @@ OTHER_HERE: dict[str, dict[str, Any]] = {
     "data.source": FOLDER,
     "checkpoint.every_steps": {"checkpoint.every_steps": 50},
     "method.name": {"method.name": "mae", "method.head.hidden": Config().method.head.hidden},
+    "method.masking.name": GUIDED,
+    "method.masking.guide": {"method.masking.guide": "table"},
     "data.path": {"data.path": "{}/other"},
     "data.evaluation_path": {"data.evaluation_path": "{}/other"},
 }
@@ -117,6 +129,7 @@ SEEN = {
     "decoder": ["networks"],
     "method": ["networks"],
     "method.name": ["networks", "batch"],
+    "method.teacher_mask_ratio": ["networks", "noise"],
     "optimizer": ["optimizer"],
     "optimizer.batch_size": ["peak", "batch", "fit"],
     "optimizer.max_bad_steps": ["optimizer", "bad steps"],
@@ -134,7 +147,7 @@ SEEN = {
 
 
 # Their other values cannot be read, and that shows that they are asked for.
-MISTAKEN = {"data.name", "data.damaged_share", "data.label_feature"}
+MISTAKEN = {"method.masking.guide", "data.name", "data.damaged_share", "data.label_feature"}
 
 
 class Mistake(str):

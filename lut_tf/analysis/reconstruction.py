@@ -15,6 +15,7 @@ from lut_tf.models.preprocess import Preprocessing, denormalise
 from lut_tf.writing import replacing
 
 HIDDEN = np.array([0.36, 0.42, 0.58])  # slate blue: photographs and digits have gray of their own
+THROWN = np.array([0.11, 0.11, 0.125])
 
 
 def _shown(images: Any, preprocessing: Preprocessing, gray: bool) -> np.ndarray:
@@ -30,12 +31,21 @@ def _is_gray(images: Any, preprocessing: Preprocessing) -> bool:
 
 
 def _hidden(images: np.ndarray, mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Paint masked patches slate blue: images (B, H, W, 3), mask (B, L) of a (rows, columns) grid."""
+    """Paint masked patches slate blue, thrown ones nearly black: images (B, H, W, 3), mask (B, L) of 1, -1 and 0."""
+    pixels = _per_pixel(images, mask, grid)
+    return np.where(pixels > 0, HIDDEN, np.where(pixels < 0, THROWN, images))
+
+
+def _weighed(images: np.ndarray, weights: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Darken the patches of images (B, H, W, 3) that weigh little: weights (B, L); the heaviest stays as it is."""
+    return images * _per_pixel(images, weights / np.maximum(weights.max(axis=1, keepdims=True), 1e-30), grid)
+
+
+def _per_pixel(images: np.ndarray, values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return a value for each patch (B, L) of a (rows, columns) grid as one for each pixel, (B, H, W, 1)."""
     rows, columns = grid
-    per_patch = mask.reshape(-1, rows, columns)
     tall, wide = images.shape[1] // rows, images.shape[2] // columns
-    pixels = per_patch.repeat(tall, axis=1).repeat(wide, axis=2)[..., None]
-    return np.where(pixels > 0, HIDDEN, images)
+    return values.reshape(-1, rows, columns).repeat(tall, axis=1).repeat(wide, axis=2)[..., None]
 
 
 def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: Path, title: str = "") -> None:
@@ -52,14 +62,16 @@ def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: P
     gray = _is_gray(pictures["view1"], how)  # what a network paints of gray images is a little coloured, by chance
     shown = partial(_shown, preprocessing=how, gray=gray)
     mask, grid = ops.convert_to_numpy(pictures["mask"]), model.encoder.grid
-    view1 = shown(pictures["view1"])
+    view1, thrown = shown(pictures["view1"]), np.minimum(mask, 0)
     columns = [
         ("view 1", view1),
         ("visible to the student", _hidden(view1, mask, grid)),
-        ("reconstruction", shown(pictures["reconstruction"])),
+        ("reconstruction", _hidden(shown(pictures["reconstruction"]), thrown, grid)),
     ]
     if "unaided" in pictures:
-        columns.append(("without its contrast", shown(pictures["unaided"])))
+        columns.append(("without its contrast", _hidden(shown(pictures["unaided"]), thrown, grid)))
+    if "weights" in pictures:
+        columns.insert(1, ("attention", _weighed(view1, ops.convert_to_numpy(pictures["weights"]), grid)))
     if "view2" in pictures:
         view2 = shown(pictures["view2"])
         columns.append(("view 2", view2))
@@ -71,6 +83,8 @@ def draw_reconstructions(model: MaskedImageModel, batch: dict[str, Any], path: P
             "\nthe loss is normalised per patch: each predicted patch is given its target's own mean and contrast,"
             "\nand, without its contrast, those of the visible patches, which is all that a network can know"
         )
+    if "weights" in pictures:
+        legend += "\nnearly black: thrown away, seen by nothing · attention: the darker, the less a patch weighs"
     if gray:
         legend += "\ngray images: the mean of the predicted colours is shown"
     _draw_grid(columns, path, title, legend)

@@ -15,12 +15,13 @@ from lut_tf.config import Config
 from lut_tf.data.batches.pretraining import pretraining_dataset
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import open_sources
-from lut_tf.methods.masking import MaskPlan
+from lut_tf.methods.masking import MaskPlan, plan_flags
 from lut_tf.methods.registry import METHODS
 from lut_tf.models.colour import BLUR, GRAYSCALE, SOLARIZE, Colour, apply_colour
 from lut_tf.writing import replacing
 
 HIDDEN = np.array([92, 107, 148], np.uint8)  # slate blue: photographs and digits have gray of their own
+THROWN = np.array([28, 28, 32], np.uint8)
 Images = NDArray[np.uint8]
 
 
@@ -40,7 +41,8 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         FileNotFoundError, ValueError: as `open_sources` and `pretraining_dataset`.
     """
     source, side = open_sources(config.data, listing).train, config.encoder.image_size
-    method, patches = METHODS[config.method.name], config.encoder.patches
+    method, encoder = METHODS[config.method.name], config.encoder.size()
+    places, guided = config.method.places(side, encoder.patch_size), config.method.masking.name == "attention"
     size = min(config.optimizer.batch_size, len(source))
     # Read no more of a batch than is shown: host 0 of so many has its first images.
     share = next(part for part in range(min(images, size), size + 1) if size % part == 0)
@@ -51,7 +53,7 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         views=config.views,
         seed=config.seed,
         steps=step + 1,
-        noise_length=method.noise_numbers(patches),
+        noise_length=method.noise_numbers(config.method, places, encoder.depth),
         start_step=step,
         view_count=method.view_count,
         parallel_calls=config.data.parallel_calls,
@@ -64,8 +66,12 @@ def show_views(config: Config, path: Path, images: int = 8, step: int = 0, listi
         if damage is not None and damage.end is not None:  # said in one line, as a run says it
             raise damage.end from None
         raise
-    plans = method.plans(batch["noise"], config.method.visible(patches))
-    draw_views(batch, plans, config.encoder.grid, path, f"step {step} of {config.data.source}, seed {config.seed}")
+    # What guides a mask is known in training alone: here all patches weigh the same.
+    weights = np.ones((len(batch["noise"]), config.encoder.patches), "float32") if guided else None
+    plans = method.plans(batch["noise"], places, weights)
+    title = f"step {step} of {config.data.source}, seed {config.seed}"
+    title += ", masks drawn with equal weights (attention is known in training)" if guided else ""
+    draw_views(batch, plans, config.encoder.grid, path, title)
 
 
 def draw_views(
@@ -85,7 +91,7 @@ def draw_views(
         views["view 2"] = _coloured(batch)
     columns = []
     for (name, images), plan in zip(views.items(), plans, strict=True):
-        columns += [(name, images), (f"visible of {name}", _masked(images, plan.visible, grid))]
+        columns += [(name, images), (f"visible of {name}", _masked(images, plan, grid))]
     _draw(columns, [describe(batch, row) for row in range(len(batch["index"]))], path, title)
 
 
@@ -125,14 +131,13 @@ def _coloured(batch: dict[str, Any]) -> Images:
     return np.clip(np.round(coloured), 0, 255).astype(np.uint8)
 
 
-def _masked(images: Images, visible: Any, grid: tuple[int, int]) -> Images:
-    """Paint all patches of the images (B, H, W, 3) slate blue but the `visible` ones (B, V)."""
+def _masked(images: Images, plan: MaskPlan, grid: tuple[int, int]) -> Images:
+    """Paint the masked patches of the images (B, H, W, 3) slate blue, the thrown ones nearly black."""
     rows, columns = grid
-    seen = np.zeros((len(images), rows * columns), bool)
-    np.put_along_axis(seen, ops.convert_to_numpy(visible), True, axis=1)
+    flags = ops.convert_to_numpy(plan_flags(plan))
     tall, wide = images.shape[1] // rows, images.shape[2] // columns
-    pixels = seen.reshape(-1, rows, columns).repeat(tall, axis=1).repeat(wide, axis=2)
-    return np.where(pixels[..., None], images, HIDDEN)
+    pixels = flags.reshape(-1, rows, columns).repeat(tall, axis=1).repeat(wide, axis=2)[..., None]
+    return np.where(pixels > 0, HIDDEN, np.where(pixels < 0, THROWN, images))
 
 
 def _draw(columns: list[tuple[str, Images]], captions: list[str], path: Path, title: str) -> None:

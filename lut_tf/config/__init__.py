@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lut_tf.config.data import DataConfig, FinetuneViews, ViewsConfig
 from lut_tf.config.finetuning import ClassifierConfig, FinetuneConfig, FinetuneOptimizer
-from lut_tf.config.methods import HeadConfig, MethodConfig
+from lut_tf.config.methods import HeadConfig, MaskingConfig, MethodConfig, Places
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.pretraining import Config
 from lut_tf.config.probing import LarsConfig, LinearProbeConfig, ProbeData, ProbeViews
@@ -41,7 +41,8 @@ _TASKS = ("TREES", "verb_of")
 __all__ = [
     "COMPARED_BY_IMAGES", "MAY_DIFFER", "CheckpointConfig", "ClassifierConfig", "ComputeConfig", "Config", "Count",
     "DataConfig", "DecoderConfig", "EncoderConfig", "FinetuneConfig", "FinetuneOptimizer", "FinetuneViews", "Fraction",
-    "HeadConfig", "LarsConfig", "LinearProbeConfig", "LoggingConfig", "MethodConfig", "OptimizerConfig", "ProbeConfig",
+    "HeadConfig", "LarsConfig", "LinearProbeConfig", "LoggingConfig", "MaskingConfig", "MethodConfig",
+    "OptimizerConfig", "Places", "ProbeConfig",
     "ProbeData", "ProbeViews", "RunCompute", "RunConfig", "RunLogging", "RunOptimizer",
     "Seed", "ViewsConfig", "build_group", "changed", "check_batch_size", "check_tf_config", "check_value",
     "describe", "differences", "get_setting", "hints_of", "may_differ", "show", "validate", *_READING,

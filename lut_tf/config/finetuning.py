@@ -9,7 +9,7 @@ from lut_tf.config.data import DataConfig, FinetuneViews
 from lut_tf.config.networks import sides
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, OptimizerConfig, RunCompute, RunLogging
-from lut_tf.config.tree import joined, option, spell_paths_out
+from lut_tf.config.tree import spell_paths_out
 from lut_tf.config.types import Count, Decay, NotNegative, Positive, PositiveFraction, show
 from lut_tf.errors import told_together
 
@@ -79,16 +79,6 @@ class FinetuneOptimizer(OptimizerConfig):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     layer_decay: PositiveFraction = 0.75
     minimum_learning_rate: NotNegative = 1e-6
-
-    def check(self, name: str) -> None:
-        """Refuse a rate that ends above its peak; see `validate`."""
-        peak = self.peak_learning_rate
-        if self.minimum_learning_rate > peak:
-            raise ValueError(
-                f"{joined(name, 'minimum_learning_rate')}={show(self.minimum_learning_rate)} is above the peak of "
-                f"{peak:.3g}: give a smaller {option(name, 'minimum_learning_rate')}, or a larger "
-                f"{option(name, 'base_learning_rate')}"
-            )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lut_tf.config.methods import MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
-from lut_tf.config.tree import spell_paths_out
+from lut_tf.config.tree import differences, spell_paths_out
 from lut_tf.errors import told_together
 
 
@@ -52,12 +52,31 @@ class Config(RunConfig):
     def check(self, name: str) -> None:
         """Refuse groups that contradict each other; see `validate`."""
         told_together(
-            lambda: self.method.visible(self.encoder.patches, "method"),
+            lambda: self.method.places(self.encoder.image_size, self.encoder.size().patch_size, "method"),
+            lambda: self.method.teacher_visible(self.encoder.patches, "method"),
+            self._check_decoder,
+            self._check_weights,
             lambda: self.views.check_size(self.encoder.image_size, "views"),
             lambda: super(Config, self).check(name),
             lambda: self.check_start(self.init_from),
             self._check_single_images,
         )
+
+    def _check_decoder(self) -> None:
+        if self.method.name == "simmim" and (unread := differences(DecoderConfig(), self.decoder)):
+            raise ValueError(
+                f"decoder.{unread[0]}={getattr(self.decoder, unread[0])} is not read by method.name=simmim, whose "
+                "decoder is one linear layer: leave it out, or give --method.name lut or mae"
+            )
+
+    def _check_weights(self) -> None:
+        masking = self.method.masking
+        if masking.name == "attention" and masking.guide == "table":
+            remedy = "give --method.masking.guide teacher" if self.method.name == "lut" else "use --method.name lut"
+            raise ValueError(
+                "method.masking.guide=table takes weights from the batch, and a run makes no table of them: "
+                f"{remedy}, or --method.masking.name random (in Python, batches with `weights` train any method)"
+            )
 
     def _check_single_images(self) -> None:
         if self.method.name != "lut" or self.optimizer.batch_size // self.optimizer.accumulate != 1:

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lut_tf.config.types import Count, Decay, NotNegative, NotNegativeInt, Positive
+from lut_tf.config.tree import joined, option
+from lut_tf.config.types import Count, Decay, NotNegative, NotNegativeInt, Positive, show
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class RunOptimizer:
     Args:
         batch_size: images of one optimizer step, over all devices and micro-batches.
         accumulate: micro-batches that a step's batch is computed in, one after the other, to save memory.
-        warmup_epochs: epochs of linear warm-up from 0.
+        warmup_epochs: epochs of linear warm-up.
         max_bad_steps: steps with an infinite or undefined loss or gradient that the run skips, changing nothing, before
             it stops; 0 stops at the first.
     """
@@ -34,11 +35,13 @@ class RunOptimizer:
 
 @dataclass(frozen=True)
 class OptimizerConfig(RunOptimizer):
-    """AdamW with linear warm-up and a half cosine to zero, both by optimizer step.
+    """AdamW with linear warm-up and a half cosine, both by optimizer step.
 
     Args:
         base_learning_rate: the rate that the rule scales.
         rate_rule: `sqrt` (LUT: base · sqrt(batch)/4), `linear` (MAE: base · batch/256) or `none` (base itself).
+        warmup_learning_rate: the rate that the warm-up begins with, whatever the batch (SimMIM: 5e-7).
+        minimum_learning_rate: the rate that the cosine ends at, whatever the batch (SimMIM: 5e-6).
         clip_norm: largest global norm of the gradient; 0: no limit.
         weight_decay: decoupled decay of everything that is neither a bias nor one-dimensional.
         betas: decay rates of AdamW's moments.
@@ -46,6 +49,8 @@ class OptimizerConfig(RunOptimizer):
 
     base_learning_rate: Positive = 1.5e-4
     rate_rule: Literal["sqrt", "linear", "none"] = "sqrt"
+    warmup_learning_rate: NotNegative = 0.0
+    minimum_learning_rate: NotNegative = 0.0
     clip_norm: NotNegative = 0.0
     weight_decay: NotNegative = 0.05
     betas: tuple[Decay, Decay] = (0.9, 0.95)
@@ -54,6 +59,16 @@ class OptimizerConfig(RunOptimizer):
     def peak_learning_rate(self) -> float:
         """The rate at the end of the warm-up."""
         return scaled_rate(self.base_learning_rate, self.batch_size, self.rate_rule)
+
+    def check(self, name: str) -> None:
+        """Refuse a rate that begins or ends above its peak; see `validate`."""
+        peak = self.peak_learning_rate
+        for setting in ("warmup_learning_rate", "minimum_learning_rate"):
+            if getattr(self, setting) > peak:
+                raise ValueError(
+                    f"{joined(name, setting)}={show(getattr(self, setting))} is above the peak of {peak:.3g}: give a "
+                    f"smaller {option(name, setting)}, or a larger {option(name, 'base_learning_rate')}"
+                )
 
 
 def scaled_rate(base: float, batch_size: int, rule: str) -> float:

@@ -15,8 +15,7 @@ import h5py
 import keras
 import numpy as np
 
-import lut_tf.methods.lut
-import lut_tf.methods.mae
+import lut_tf.methods.registry
 import lut_tf.models.classifier
 import lut_tf.training.optimizer  # noqa: F401  (Keras finds the classes by their registered names)
 from lut_tf.interop.archives import EXPANSION, check_archive
@@ -30,7 +29,7 @@ RENAMED = {"expand": "mlp/fc1", "contract": "mlp/fc2"}
 
 
 def load_keras(path: str | os.PathLike[str]) -> Any:
-    """Return the network in a `.keras` file of ours: an encoder, or a whole `LUT` or `MAE` model, not compiled.
+    """Return the network in a `.keras` file of ours: an encoder, or a whole method, not compiled.
 
     Files from before the layers of a block were renamed are read by way of a temporary copy and stay as they are.
 
@@ -131,6 +130,8 @@ def _check_size(described: dict[str, Any], held: list[int]) -> None:
     elif kind == "lut_tf>PixelDecoder":
         width, depth, patch, outer = (_whole(config, n) for n in ("width", "depth", "patch_size", "encoder_width"))
         numbers = block_numbers(width, depth) + width * (3 * patch**2 + outer + config["grid"][0] * config["grid"][1])
+    elif kind == "lut_tf>LinearDecoder":
+        depth, numbers = 1, (_whole(config, "encoder_width") + 1) * 3 * _whole(config, "patch_size") ** 2
     elif kind == "lut_tf>MLPHead":
         width, depth, hidden = _whole(config, "width"), config["depth"], _whole(config, "hidden")
         numbers = depth * width * hidden + max(0, depth - 2) * hidden**2

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 from lut_tf.models.heads import MLPHead
 
-# same: as here. linear: (out, in). patches: a convolution kernel (out, 3, p, p). table: (1, tokens, width).
-Form = Literal["same", "linear", "patches", "table"]
+# same: as here. linear: (out, in). patches: a convolution kernel (out, 3, p, p). pointwise: one of (out, in, 1, 1).
+# table: (1, tokens, width).
+Form = Literal["same", "linear", "patches", "pointwise", "table"]
 
 
 class Row(NamedTuple):
@@ -126,6 +127,17 @@ REFERENCE_DECODER = (
     *_joint_block("decoder_blocks.{i}"),
     *_norm("decoder_norm", "norm"),
     *_linear("decoder_pred", "pixels"),
+)
+SIMMIM_DECODER = (
+    Row("mask_token", "mask_token"),
+    Row("decoder.0.weight", "pixels.kernel", "pointwise"),
+    Row("decoder.0.bias", "pixels.bias"),
+)
+# SimMIM's attention has no bias of the keys, which changes nothing; ours of it is left out.
+SIMMIM_ENCODER = (
+    *(row for row in REFERENCE_ENCODER if not row.ours.endswith("qkv.bias")),
+    Row("blocks.{i}.attn.q_bias", "block_layers.{i}.attention.qkv.bias", "same", 0),
+    Row("blocks.{i}.attn.v_bias", "block_layers.{i}.attention.qkv.bias", "same", 2),
 )
 _QKV = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
 _OUTPUT = "attention.output.dense"

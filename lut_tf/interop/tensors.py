@@ -20,6 +20,8 @@ def to_ours(array: np.ndarray, form: Form) -> np.ndarray:
         return array.T
     if form == "patches":  # (D, 3, p, p) -> (p·p·3, D): patches here are in (row, column, channel) order
         return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+    if form == "pointwise":
+        return array[:, :, 0, 0].T
     return array[0] if form == "table" else array
 
 
@@ -30,6 +32,8 @@ def to_theirs(array: np.ndarray, form: Form) -> np.ndarray:
     if form == "patches":
         side = math.isqrt(array.shape[0] // 3)
         return array.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
+    if form == "pointwise":
+        return array.T[:, :, None, None]
     return array[None] if form == "table" else array
 
 

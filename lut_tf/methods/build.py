@@ -9,7 +9,6 @@ from lut_tf.methods.base import MaskedImageModel
 from lut_tf.methods.momentum import CosineMomentum
 from lut_tf.methods.registry import METHODS
 from lut_tf.models.decoder import PixelDecoder
-from lut_tf.models.encoder import ViTEncoder
 
 
 def build_model(config: Config, total_steps: int) -> MaskedImageModel:
@@ -19,21 +18,13 @@ def build_model(config: Config, total_steps: int) -> MaskedImageModel:
         config: validated.
         total_steps: optimizer steps of the whole run, for the teacher's momentum.
     """
-    size, wanted, policy = config.encoder.size(), config.decoder, config.compute.precision
-    encoder = ViTEncoder(image_size=config.encoder.image_size, **size._asdict(), name="encoder", dtype=policy)
-    decoder = PixelDecoder(
-        encoder.grid,
-        size.patch_size,
-        size.width,
-        wanted.width,
-        wanted.depth,
-        wanted.heads,
-        name="decoder",
-        dtype=policy,
-    )
+    method, size, wanted = METHODS[config.method.name], config.encoder.size(), config.decoder
+    policy = config.compute.precision
+    encoder = method.make_encoder(image_size=config.encoder.image_size, **size._asdict(), name="encoder", dtype=policy)
+    shape = (wanted.width, wanted.depth, wanted.heads) if method.decoder_kind is PixelDecoder else ()
+    decoder = method.decoder_kind(encoder.grid, size.patch_size, size.width, *shape, name="decoder", dtype=policy)
     teacher: dict[str, Any] = {
         "momentum": CosineMomentum(config.method.momentum, total_steps),
         "teacher_dtype": config.compute.teacher_precision,
     }
-    method = METHODS[config.method.name]
     return method(encoder, decoder, settings=config.method, dtype=policy, **(teacher if method.has_teacher else {}))

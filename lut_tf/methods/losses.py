@@ -30,3 +30,15 @@ def reconstruction_loss(prediction: Any, target: Any) -> Any:
     """
     difference = ops.cast(prediction, "float32") - ops.cast(target, "float32")
     return ops.mean(ops.square(difference))
+
+
+def l1_reconstruction_loss(prediction: Any, target: Any) -> Any:
+    """Return the absolute error of the masked pixels: sum / (pixels + 1e-5) / 3 colours (SimMIM's loss).
+
+    Args:
+        prediction: (B, M, p·p·3), of the masked patches.
+        target: (B, M, p·p·3), pixels of the normalised image.
+    """
+    difference = ops.cast(prediction, "float32") - ops.cast(target, "float32")
+    pixels = ops.cast(ops.size(difference), "float32") / 3.0
+    return ops.sum(ops.abs(difference)) / (pixels + 1e-5) / 3.0

@@ -7,9 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from lut_tf.methods.base import MaskedImageModel
-from lut_tf.methods.context import ContextLoss
-from lut_tf.methods.masking import MaskPlan, disjoint_plans
+from lut_tf.config import MethodConfig, Places
+from lut_tf.methods.base import MaskedImageModel, present
+from lut_tf.methods.context import ContextLoss, Form
+from lut_tf.methods.locations import locations_of, tokens_at
+from lut_tf.methods.masking import MaskPlan, attention_weights, disjoint_plans, guided_plan, random_plan, second_plan
 from lut_tf.methods.momentum import CosineMomentum
 from lut_tf.models.decoder import PixelDecoder
 from lut_tf.models.encoder import ViTEncoder
@@ -22,7 +24,8 @@ class LUT(MaskedImageModel):
     """Masked autoencoder whose visible tokens also learn from the whole image, through a momentum teacher.
 
     L = reconstruction_weight · L_MIM + context_weight · L_BC. View 1 is reconstructed; the pooled visible tokens of
-    each view predict the teacher's pooled tokens of the *other*, whole view: L_BC = ½[d(q1, k2) + d(q2, k1)].
+    each view predict the teacher's pooled tokens of the *other*, whole view: L_BC = ½[d(q1, k2) + d(q2, k1)]. The
+    paper's ablations of this are settings: `teacher_mask_ratio`, and those of `ContextLoss`.
 
     Args:
         encoder: see `MaskedImageModel`.
@@ -39,13 +42,19 @@ class LUT(MaskedImageModel):
         **settings: see `MaskedImageModel`: `settings`, `name`, `dtype`, and settings by their names.
 
     Raises:
-        ValueError: as `MaskedImageModel`; or a head of another width than the encoder's.
+        ValueError: as `MaskedImageModel`; or a head of another width than the encoder's, or nothing for the teacher to
+            see.
+
+    Attributes:
+        masked_map: where masked tokens are steered, the linear layer from the decoder's width to the encoder's; else
+            there is none.
     """
 
     method = "lut"
     view_count = 2
     has_teacher = True
     loss_parts = ("reconstruction", "context")
+    masked_map: keras.layers.Dense
 
     def __init__(
         self,
@@ -65,6 +74,7 @@ class LUT(MaskedImageModel):
         super().__init__(encoder, decoder, mask_ratio, norm_pix_loss, **settings)
         self.momentum = momentum if callable(momentum) else self.settings.momentum
         self.context = ContextLoss(self.settings)
+        self.teacher_visible = self.settings.teacher_visible(encoder.patches)
         self.projector = projector or self._head("projector", self.settings.head.projector_depth)
         self.predictor = predictor or self._head("predictor", self.settings.head.predictor_depth)
         for head in (self.projector, self.predictor):
@@ -85,6 +95,9 @@ class LUT(MaskedImageModel):
         for part in (self.teacher_encoder, self.teacher_projector):
             part.trainable = False
         self.reset_teacher()
+        if self.context.steers_masked:
+            self.masked_map = keras.layers.Dense(encoder.width, dtype=self.dtype_policy, name="masked_map")
+            self.masked_map.build((None, self.decoder.width))
 
     def _head(self, name: str, depth: int) -> MLPHead:
         head, width = self.settings.head, self.encoder.width
@@ -106,33 +119,75 @@ class LUT(MaskedImageModel):
         """Return the teacher's momentum at optimizer step `step`, float32."""
         return ops.cast(self.momentum(step) if callable(self.momentum) else self.momentum, "float32")
 
+    @property
+    def noise_length(self) -> int:
+        """Number of uniform numbers an image needs: the student's L first, then L for each view that the teacher sees.
+
+        Where the teacher sees whole views, only the student's.
+        """
+        whole = self.teacher_visible == self.encoder.patches
+        return super().noise_length + (0 if whole else len(self.context.teacher_views) * self.encoder.patches)
+
+    def check_batch(self, batch: Any) -> None:
+        """Refuse what is no batch of this model; see `MaskedImageModel`.
+
+        Raises:
+            ValueError: also where tokens are compared by place and the batch does not say where its views lie.
+        """
+        super().check_batch(batch)
+        missing = [name for name in ("geometry1", "geometry2") if name not in batch]
+        if self.context.by_place and missing:
+            raise ValueError(
+                f"the batch has no {' and no '.join(missing)}, and context_supervision="
+                f"{self.settings.context_supervision} asks where its views lie: give batches of "
+                "lut_tf.data.batches_for(model, images, batch_size), or context_supervision pooled"
+            )
+
     @staticmethod
-    def plans(noise: Any, visible: int) -> tuple[MaskPlan, ...]:
-        """Return two plans whose visible patches are disjoint (LUT §3)."""
-        return disjoint_plans(noise, visible)
+    def noise_numbers(settings: MethodConfig, places: Places, depth: int) -> int:
+        """Return how many uniform numbers an image needs: L, which both views share, or L each where weights decide."""
+        return places.total * (2 if settings.masking.name == "attention" else 1)
+
+    @staticmethod
+    def plans(noise: Any, places: Places, weights: Any = None) -> tuple[MaskPlan, ...]:
+        """Return two plans whose visible patches are disjoint (LUT §3).
+
+        Where weights decide it is view 1 that they mask; view 2 sees others than view 1 does, at random.
+        """
+        if weights is None:
+            return disjoint_plans(noise, places.visible)
+        first = guided_plan(noise[:, : places.total], weights, places)
+        return first, second_plan(noise[:, places.total : 2 * places.total], first, places)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Run student and teacher on a batch.
 
         Returns:
-            `prediction`: (B, L, p·p·3), view 1's visible patches, then its masked ones; `plan1`, `plan2`: the mask
-            plans; `student1` (and `student2` if symmetric): the predictor's outputs (B, D); `teacher2` (and
-            `teacher1`): the teacher's targets (B, D), without gradient.
+            `prediction`: (B, V + M, p·p·3), view 1's visible patches, then its masked ones; `plan1`, `plan2`: the mask
+            plans; `weights` (B, L): those by which view 1 is masked, if any; `student1` (and `student2` if symmetric):
+            the predictor's outputs (B, D); `teacher2` (and `teacher1`): the teacher's targets (B, D), without
+            gradient. The forms of the context loss that are not the paper's end in `_masked`, `_tokens` or
+            `_masked_tokens`: those of tokens are (B, T, D), the target being at the places of the student's tokens,
+            with `inside1_tokens` and so on, (B, T) float32: 1 where the teacher's view shows the place, else 0.
         """
         batch = self.prepare(batch)
-        plans = dict(enumerate(self.plans(batch["noise"], self.visible), start=1))
+        seen = self._teacher_look(batch)
+        weights = seen["weights"] if self.settings.masking.by_teacher else self.weights_of(batch)
+        noise = batch["noise"][:, : super().noise_length]
+        plans = dict(enumerate(self.plans(noise, self.places, weights), start=1))
         tokens = self._student_tokens(batch, plans)
-        seen = self.decoder_input(tokens[1])
+        prediction, painted = self._painted(tokens, plans)
         outputs = {
-            "prediction": self.network(self.decoder, seen, plans[1].visible, plans[1].masked),
+            "prediction": prediction,
+            **present(weights=weights),
             **{f"plan{view}": plan for view, plan in plans.items()},
         }
-        for view in self.context.student_views:  # one after the other: BatchNorm's statistics move twice
-            query = self.context.query(tokens[view], self.encoder.prefix_tokens)
-            for head in (self.projector, self.predictor):
-                query = head(query, training=training, replicas=self.replicas)
-            outputs[f"student{view}"] = query
-        return {**outputs, **{f"teacher{view}": key for view, key in self._targets(batch).items()}}
+        for view in self.context.student_views:  # one after the other: BatchNorm's statistics move with each
+            for form in self.context.forms:
+                steered = painted[view] if form.masked else tokens[view]
+                query = self.context.query(form, steered, self.encoder.prefix_tokens)
+                outputs[f"student{view}{form.suffix}"] = self._predicted(form, query, training)
+        return {**outputs, **self._targets(seen, batch, plans)}
 
     def _student_tokens(self, batch: dict[str, Any], plans: dict[int, MaskPlan]) -> dict[int, Any]:
         """Encode the visible patches of the views that the losses ask for, in one pass over all."""
@@ -141,16 +196,84 @@ class LUT(MaskedImageModel):
         ids = _joined([plans[view].visible for view in views])
         return dict(zip(views, _split(self.network(self.encoder.encode, images, ids), len(views)), strict=True))
 
-    def _targets(self, batch: dict[str, Any]) -> dict[int, Any]:
-        """Return the teacher's view of whole images: pooled, projected, in inference mode, without gradient."""
-        views = self.context.teacher_views
-        images = _joined([batch[f"view{view}"] for view in views])
-        pooled = self.network(self._teacher_key, images)
-        targets = ops.stop_gradient(self.teacher_projector(pooled, training=False))
-        return dict(zip(views, _split(targets, len(views)), strict=True))
+    def _painted(self, tokens: dict[int, Any], plans: dict[int, MaskPlan]) -> tuple[Any, dict[int, Any]]:
+        """Return view 1's prediction; and, if masked tokens are steered, the decoder's there, (B, M, width), by view.
 
-    def _teacher_key(self, images: Any) -> Any:
-        return self.context.key(self.teacher_encoder, images)
+        View 2 is decoded for them, and only for them, as view 1 is: from what the student sees of it. Its masked
+        patches are all others, those that view 1 shows among them.
+        """
+        views = self.context.student_views if self.context.steers_masked else [1]
+        seen = _joined([self.decoder_input(tokens[view]) for view in views])
+        visible, masked = (_joined([getattr(plans[view], ids) for view in views]) for ids in ("visible", "masked"))
+        if not self.context.steers_masked:
+            return self.network(self.decoder, seen, visible, masked), {}
+        decoded = _split(self.network(self.decoder.decode, seen, visible, masked), len(views))
+        painted = {view: x[:, self.visible :] for view, x in zip(views, decoded, strict=True)}
+        return self.network(self.decoder.pixels, decoded[0]), painted
+
+    def _predicted(self, form: Form, query: Any, training: bool | None) -> Any:
+        """Take what is steered through the student's heads."""
+        if form.masked:
+            query = self.masked_map(query)
+        return _through((self.projector, self.predictor), query, training=training, replicas=self.replicas)
+
+    @property
+    def teacher_views(self) -> list[int]:
+        """The views that the teacher sees, in order: the context loss', and view 1 if its attention masks that."""
+        return sorted({*self.context.teacher_views, *[1] * self.settings.masking.by_teacher})
+
+    def _teacher_look(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what is kept of the teacher's tokens, view after view; and view 1's weights, if these guide."""
+        images = _joined([batch[f"view{view}"] for view in self.teacher_views])
+        return self.network(self._teacher_key, images, self._teacher_ids(batch["noise"]))
+
+    def _targets(self, kept: dict[str, Any], batch: dict[str, Any], plans: dict[int, MaskPlan]) -> dict[str, Any]:
+        """Return the teacher's part of `call`'s outputs: projected, in inference mode, without gradient."""
+        views = self.teacher_views
+        targets: dict[str, Any] = {}
+        if "pooled" in kept:
+            projected = ops.stop_gradient(self.teacher_projector(kept["pooled"], training=False))
+            keys = dict(zip(views, _split(projected, len(views)), strict=True))
+            pooled = [form for form in self.context.forms if not form.by_place]
+            targets |= {f"teacher{view}{form.suffix}": key for view, key in keys.items() for form in pooled}
+        if "tokens" in kept:
+            tokens = dict(zip(views, _split(kept["tokens"], len(views)), strict=True))
+            for form in (form for form in self.context.forms if form.by_place):
+                for pair in self.context.pairs:
+                    targets |= self._target_at_places(form, pair, tokens, batch, plans)
+        return targets
+
+    def _teacher_ids(self, noise: Any) -> Any:
+        """Return the patches that the teacher sees of its views, which lie one after the other; None: all of them."""
+        patches, start = self.encoder.patches, super().noise_length
+        if self.teacher_visible == patches:
+            return None
+        starts = [start + i * patches for i in range(len(self.context.teacher_views))]
+        return _joined([random_plan(noise[:, i : i + patches], self.teacher_visible).visible for i in starts])
+
+    def _teacher_key(self, images: Any, ids: Any) -> dict[str, Any]:
+        if not self.settings.masking.by_teacher:
+            return self.context.key(self.teacher_encoder.encode(images, ids), self.encoder.prefix_tokens)
+        tokens, looked = self.teacher_encoder.encode_and_look(images)
+        first = _split(attention_weights(looked), len(self.teacher_views))[0]
+        return {**self.context.key(tokens, self.encoder.prefix_tokens), "weights": ops.stop_gradient(first)}
+
+    def _target_at_places(
+        self,
+        form: Form,
+        pair: tuple[int, int],
+        tokens: dict[int, Any],
+        batch: dict[str, Any],
+        plans: dict[int, MaskPlan],
+    ) -> dict[str, Any]:
+        """Return the teacher's tokens of one view at the places of the student's in the other, and which lie inside."""
+        student, teacher = pair
+        ids = plans[student].masked if form.masked else plans[student].visible
+        locations = locations_of(ids, batch[f"geometry{student}"], batch[f"geometry{teacher}"], self.encoder.grid)
+        found = tokens_at(tokens[teacher], locations, self.encoder.grid)
+        key = ops.stop_gradient(_through((self.teacher_projector,), found, training=False))
+        inside = ops.cast(locations.inside, "float32")
+        return {f"teacher{teacher}{form.suffix}": key, f"inside{student}{form.suffix}": inside}
 
     def compute_losses(
         self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
@@ -159,9 +282,7 @@ class LUT(MaskedImageModel):
         batch = self.prepare(batch)
         outputs = self(batch, training=training)
         reconstruction = self.reconstruction(batch, outputs)
-        queries = {view: outputs[f"student{view}"] for view in self.context.student_views}
-        keys = {view: outputs[f"teacher{view}"] for view in self.context.teacher_views}
-        context = self.context(queries, keys, gather)
+        context = self.context(outputs, gather)
         total = self.settings.reconstruction_weight * reconstruction + self.settings.context_weight * context
         return {"total": total, "reconstruction": reconstruction, "context": context}
 
@@ -173,6 +294,14 @@ class LUT(MaskedImageModel):
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
             "teacher_dtype": self.teacher_dtype,
         }
+
+
+def _through(heads: tuple[MLPHead, ...], x: Any, **how: Any) -> Any:
+    """Take each vector of (..., D) through heads, one after the other; they take (N, D)."""
+    rows = ops.reshape(x, (-1, x.shape[-1])) if len(x.shape) > 2 else x
+    for head in heads:
+        rows = head(rows, **how)
+    return ops.reshape(rows, (-1, *x.shape[1:])) if len(x.shape) > 2 else rows
 
 
 def _joined(tensors: list[Any]) -> Any:

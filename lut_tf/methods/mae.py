@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from lut_tf.methods.base import MaskedImageModel
-from lut_tf.methods.masking import MaskPlan, random_plan
-from lut_tf.step import Gather
+from lut_tf.config import Places
+from lut_tf.methods.base import MaskedImageModel, present
+from lut_tf.methods.masking import MaskPlan, guided_plan, random_plan
 
 
 @keras.saving.register_keras_serializable(package="lut_tf")
@@ -18,23 +18,15 @@ class MAE(MaskedImageModel):
     method = "mae"
 
     @staticmethod
-    def plans(noise: Any, visible: int) -> tuple[MaskPlan, ...]:
-        """Return one plan: the patches of the smallest noises are visible (MAE §3)."""
-        return (random_plan(noise, visible),)
+    def plans(noise: Any, places: Places, weights: Any = None) -> tuple[MaskPlan, ...]:
+        """Return one plan: the patches of the smallest noises are visible (MAE §3), or weights decide (AMT)."""
+        return (random_plan(noise, places.visible) if weights is None else guided_plan(noise, weights, places),)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
-        """Return `prediction` (B, L, p·p·3: the visible patches', then the masked ones') and `plan1`."""
+        """Return `prediction` (B, V + M, p·p·3: the visible patches', then the masked ones'), `plan1` and `weights`."""
         batch = self.prepare(batch)
-        (plan,) = self.plans(batch["noise"], self.visible)
+        weights = self.weights_of(batch)
+        (plan,) = self.plans(batch["noise"], self.places, weights)
         tokens = self.network(self.encoder.encode, batch["view1"], plan.visible)
         prediction = self.network(self.decoder, self.decoder_input(tokens), plan.visible, plan.masked)
-        return {"prediction": prediction, "plan1": plan}
-
-    def compute_losses(
-        self, batch: dict[str, Any], training: bool = True, gather: Gather = lambda x: x
-    ) -> dict[str, Any]:
-        """Return `total` and `reconstruction`, which are the same."""
-        batch = self.prepare(batch)
-        outputs = self(batch, training=training)
-        loss = self.reconstruction(batch, outputs)
-        return {"total": loss, "reconstruction": loss}
+        return {"prediction": prediction, "plan1": plan, **present(weights=weights)}

@@ -1,4 +1,4 @@
-"""The reconstruction decoder (pre-training only)."""
+"""What reconstructs (pre-training only): a small transformer, or SimMIM's linear layer."""
 
 from __future__ import annotations
 
@@ -84,6 +84,10 @@ class PixelDecoder(keras.Model):
         Returns:
             (B, V + M, p·p·3): predictions at `visible`, then at `masked`, values in (row, column, channel) order.
         """
+        return self.pixels(self.decode(tokens, visible, masked))
+
+    def decode(self, tokens: Any, visible: Any, masked: Any) -> Any:
+        """Return the tokens (B, V + M, width), after the norm, that `call` makes pixels of; for arguments see there."""
         batch, hidden = ops.shape(tokens)[0], masked.shape[1]
         mask_token = ops.cast(self.mask_token, self.compute_dtype)
         mask_tokens = ops.broadcast_to(mask_token, (batch, hidden, self.width))
@@ -94,7 +98,7 @@ class PixelDecoder(keras.Model):
         x = x + ops.concatenate([class_position, ops.take(table[1:], ids, axis=0)], axis=1)
         for block in self.block_layers:
             x = block(x)
-        return self.pixels(self.norm(x[:, 1:]))
+        return self.norm(x[:, 1:])
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -107,4 +111,62 @@ class PixelDecoder(keras.Model):
             "width": self.width,
             "depth": self.depth,
             "heads": self.heads,
+        }
+
+
+@keras.saving.register_keras_serializable(package="lut_tf")
+class LinearDecoder(keras.Model):
+    """What SimMIM has beside its encoder: one linear layer from tokens to pixels, and the token of masked patches.
+
+    The linear layer's outputs are in (channel, row, column) order, as the reference's; what `call` returns is in the
+    order of all predictions here.
+
+    Args:
+        grid: (rows, columns) of the encoder's patches.
+        patch_size: side of a patch in pixels.
+        encoder_width: channels of the encoder's tokens.
+    """
+
+    def __init__(
+        self, grid: tuple[int, int], patch_size: int, encoder_width: int, name: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(name=name or "decoder", **kwargs)
+        self.grid = (int(grid[0]), int(grid[1]))
+        self.patch_size, self.encoder_width = patch_size, encoder_width
+        self.pixels = keras.layers.Dense(
+            3 * patch_size**2,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            dtype=self.dtype_policy,
+            name="pixels",
+        )
+        self.build((None, None, encoder_width))
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create mask token (truncated normal, 0.02) and linear layer."""
+        self.mask_token = self.add_weight(
+            shape=(1, 1, self.encoder_width),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            name="mask_token",
+        )
+        self.pixels.build((None, None, self.encoder_width))
+        self.built = True
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of `call`'s result, for Keras' summaries."""
+        return *input_shape[:-1], 3 * self.patch_size**2
+
+    def call(self, tokens: Any, training: bool | None = None) -> Any:
+        """Predict pixels (B, T, p·p·3), values in (row, column, channel) order, from patch tokens (B, T, D)."""
+        length, side = tokens.shape[1], self.patch_size
+        pixels = ops.reshape(self.pixels(tokens), (-1, length, 3, side, side))
+        return ops.reshape(ops.transpose(pixels, (0, 1, 3, 4, 2)), (-1, length, 3 * side**2))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "grid": self.grid,
+            "patch_size": self.patch_size,
+            "encoder_width": self.encoder_width,
         }

@@ -243,6 +243,15 @@ class ViTEncoder(keras.Model):
         """Return the tokens (B, 1 + V, D), after the final norm, of the patches with `ids` (B, V); None takes all."""
         return self.blocks(self.add_positions(self.embed(images, ids), ids))
 
+    def encode_and_look(self, images: Any) -> tuple[Any, Any]:
+        """Return the tokens (B, 1 + L, D) of whole images, after the final norm, and what the class token looks at.
+
+        The second is (B, heads, L) float32: the last block's attention of the class token, which there must be, to the
+        patches. The rest of that attention is not kept.
+        """
+        trace = self.blocks(self.add_positions(self.embed(images)), attention=(-1,))
+        return trace.tokens, trace.attention[0][:, :, 0, self.prefix_tokens :]
+
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Return the tokens (B, 1 + L, D) of whole images (B, H, W, 3)."""
         return self.encode(images)

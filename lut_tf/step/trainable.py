@@ -53,6 +53,7 @@ class Trainable(keras.Model):
 
     Attributes:
         loss_parts: names of the losses beside `total` that `compute_losses` returns, in the order of the metrics.
+        undecayed_names: names of the variables that AdamW leaves undecayed whatever their shape; None: its own choice.
         micro_batches: parts that a batch is computed in, one after the other, before its single update.
         clip_norm: largest global norm of the gradient, after its reduction over micro-batches and replicas; 0: none.
         max_bad_steps: above 0, a step whose loss or gradient is not finite changes nothing.
@@ -63,6 +64,7 @@ class Trainable(keras.Model):
     """
 
     loss_parts: tuple[str, ...] = ()
+    undecayed_names: tuple[str, ...] | None = None
     agreement: Any
 
     def __init__(self, **kwargs: Any) -> None:

@@ -17,14 +17,14 @@ from lut_tf.training.schedules import warmup_cosine
 def compile_model(config: Config, model: MaskedImageModel, steps_per_epoch: int) -> None:
     """Give a method the configuration's AdamW with its warm-up and cosine."""
     wanted = config.optimizer
-    rate = _rate(config, steps_per_epoch)
+    rate = _rate(config, steps_per_epoch, wanted.minimum_learning_rate, wanted.warmup_learning_rate)
     _compile(config, model, adamw(rate, wanted.weight_decay, wanted.betas, model=model))
 
 
 def compile_classification(config: FinetuneConfig, model: Classification, steps_per_epoch: int) -> None:
     """Give a classifier the configuration's layer-wise AdamW with its warm-up and cosine."""
     wanted = config.optimizer
-    rate = _rate(config, steps_per_epoch, wanted.minimum_learning_rate)
+    rate = _rate(config, steps_per_epoch, wanted.minimum_learning_rate, wanted.warmup_learning_rate)
     optimizer = layerwise_adamw(rate, wanted.weight_decay, wanted.betas, wanted.layer_decay, model=model.classifier)
     _compile(config, model, optimizer)
 
@@ -37,11 +37,11 @@ def compile_probe(config: LinearProbeConfig, model: LinearProbe, steps_per_epoch
 
 
 def _rate(
-    config: RunConfig, steps_per_epoch: int, minimum: float = 0.0
+    config: RunConfig, steps_per_epoch: int, minimum: float = 0.0, start: float = 0.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     wanted = config.optimizer
     warmup = round(wanted.warmup_epochs * steps_per_epoch)
-    return warmup_cosine(wanted.peak_learning_rate, warmup, config.epochs * steps_per_epoch, minimum)
+    return warmup_cosine(wanted.peak_learning_rate, warmup, config.epochs * steps_per_epoch, minimum, start)
 
 
 def _compile(config: RunConfig, model: TrainableModel, optimizer: keras.optimizers.Optimizer) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lut_tf.models.encoder import ViTEncoder
 
 HEADS = ("projector", "predictor")
+OWN = ("encoder", "decoder", "masked_map", *HEADS)  # what the student is made of
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Initial:
 
     Attributes:
         origin: where they are from, in words.
-        parts: networks by their names in a method: `encoder`, and what there is of `decoder`, `projector`, `predictor`,
-            `teacher_encoder` and `teacher_projector`.
+        parts: networks by their names in a method: `encoder`, and what there is of `decoder`, `masked_map`,
+            `projector`, `predictor`, `teacher_encoder` and `teacher_projector`.
     """
 
     origin: str
@@ -40,7 +41,7 @@ class Initial:
 
         What was loaded is let go then: it would take as much memory as the model, for as long as the run.
         """
-        wanted = [name for name in ("encoder", "decoder", *HEADS) if hasattr(model, name)]
+        wanted = [name for name in OWN if hasattr(model, name)]
         taken = [name for name in wanted if name in self.parts and _fits(getattr(model, name), self.parts[name])]
         for name in taken:
             _copy(getattr(model, name), self.parts[name])
@@ -69,7 +70,8 @@ def _otherwise(own: ViTEncoder, other: ViTEncoder) -> list[str]:
     if other.grid != own.grid:
         words.append("positions resized from {}×{} to {}×{} patches".format(*other.grid, *own.grid))
     if other.position_kind != own.position_kind:
-        words.append("positions stay fixed, there they were learned")
+        ways = {"sincos": "stay fixed, there they were learned", "learned": "are learned on, there they were fixed"}
+        words.append(f"positions {ways[own.position_kind]}")
     theirs = other.preprocessing
     if (theirs.mean, theirs.std) != (own.preprocessing.mean, own.preprocessing.std):
         words.append(f"images normalised by ImageNet's mean and std, there by {show(theirs.mean)}, {show(theirs.std)}")
@@ -168,7 +170,7 @@ def _check_size(wanted: EncoderConfig, found: EncoderSize, named: str) -> None:
 
 
 def _parts(network: MaskedImageModel | ViTEncoder) -> dict[str, Any]:
-    names = ("encoder", "decoder", *HEADS, "teacher_encoder", "teacher_projector")
+    names = (*OWN, "teacher_encoder", "teacher_projector")
     found = {name: getattr(network, name) for name in names if hasattr(network, name)}
     return found or {"encoder": network}
 

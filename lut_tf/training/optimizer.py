@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,14 +23,23 @@ class AdamW(keras.optimizers.AdamW):
 
     Args:
         decay_matrices_only: leave what `undecayed` names undecayed; unlike a list of variables it survives saving.
+        undecayed_names: variables that are undecayed whatever their shape; None: those of the class.
     """
 
     undecayed_names: tuple[str, ...] = ("bias", "positions")
     """Variables that are undecayed whatever their shape. Class and mask tokens *are* decayed, as in the reference."""
 
-    def __init__(self, *arguments: Any, decay_matrices_only: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        decay_matrices_only: bool = False,
+        undecayed_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*arguments, **kwargs)
         self.decay_matrices_only = decay_matrices_only
+        if undecayed_names is not None:
+            self.undecayed_names = tuple(undecayed_names)
 
     def build(self, variables: list[Any]) -> None:
         """Choose what decays, and create the moments."""
@@ -43,7 +53,8 @@ class AdamW(keras.optimizers.AdamW):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), "decay_matrices_only": self.decay_matrices_only}
+        own = {"decay_matrices_only": self.decay_matrices_only, "undecayed_names": list(self.undecayed_names)}
+        return {**super().get_config(), **own}
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Take one step: variable −= rate · m̂ / (√v̂ + epsilon), with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ)."""
@@ -182,7 +193,7 @@ def adamw(
         learning_rate: a number, or a schedule of the optimizer step such as `warmup_cosine`.
         weight_decay: decoupled decay, multiplied by the rate, of what `AdamW.undecayed` does not name.
         betas: decay rates of the two moments.
-        model: what it will train, to see that there is something.
+        model: what it will train; it may name what else is undecayed (see `Trainable.undecayed_names`).
 
     Raises:
         ValueError: the model has nothing to train.
@@ -195,4 +206,5 @@ def adamw(
         beta_2=betas[1],
         epsilon=1e-8,
         decay_matrices_only=True,
+        undecayed_names=getattr(model, "undecayed_names", None),
     )

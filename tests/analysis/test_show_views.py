@@ -18,10 +18,21 @@ DIGITS = ["--encoder.image_size", "32", "--encoder.patch_size", "4", "--optimize
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("method", ["lut", "mae"])
+@pytest.mark.parametrize("method", ["lut", "mae", "simmim --method.mask_unit 8"])
 def test_command_draws_a_grid(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "new" / "views.png"
-    words = ["show-views", *DIGITS, "--method.name", method, "--images", "3", "--step", "25", "--output", str(picture)]
+    words = [
+        "show-views",
+        *DIGITS,
+        "--method.name",
+        *method.split(),
+        "--images",
+        "3",
+        "--step",
+        "25",
+        "--output",
+        str(picture),
+    ]
     assert cli.main(words) == 0
     assert capsys.readouterr().out == f"wrote {picture}\n"
     pixels = np.asarray(Image.open(picture).convert("RGB"))

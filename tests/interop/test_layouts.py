@@ -391,7 +391,7 @@ def test_method_mae_leaves_heads_out() -> None:
     assert found.mask_ratio == 0.6
     with pytest.warns(UserWarning, match="does not hold the decoder: they stay"):
         load_reference(encoder_tensors(ours.encoder, "timm"), method="mae", num_heads=HEADS)
-    for settings, message in (({"method": "simmim"}, "method='simmim' is not known"), ({"teacher": {}}, "has none")):
+    for settings, message in (({"method": "beit"}, "method='beit' is not known"), ({"teacher": {}}, "has none")):
         with pytest.raises(ValueError, match=message):
             load_reference(held, **{"method": "mae", **settings})
 

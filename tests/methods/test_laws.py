@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from plain import Case
 
 from lut_tf.interop import load_reference
-from lut_tf.methods.base import plan_mask
 from lut_tf.methods.context import l2_distance
 from lut_tf.methods.lut import LUT
-from lut_tf.methods.masking import disjoint_plans, random_plan
+from lut_tf.methods.masking import disjoint_plans, plan_mask, random_plan
 from lut_tf.models.layers import patchify, unpatchify
 
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -51,12 +51,22 @@ def test_without_warmup_it_starts_at_the_peak() -> None:
     np.testing.assert_allclose([float(schedule(step)) for step in (0, 5, 10, 99)], [2.0, 1.0, 0.0, 0.0], atol=1e-6)
 
 
+def test_it_begins_and_ends_at_rates_above_zero() -> None:
+    """SimMIM's: linear from the start, half cosine to the minimum."""
+    schedule = warmup_cosine(1.0, 4, 12, minimum=0.2, start=0.4)
+    expected = [0.4, 0.55, 0.7, 0.85, 1.0, *(0.2 + 0.4 * (1 + np.cos(np.pi * np.arange(1, 9) / 8)))]
+    np.testing.assert_allclose([float(schedule(step)) for step in range(13)], expected, atol=1e-6)
+
+
 def test_a_run_of_warmup_alone() -> None:
     schedule = warmup_cosine(2.0, 4, 4)
     np.testing.assert_allclose([float(schedule(step)) for step in range(5)], [0.0, 0.5, 1.0, 1.5, 2.0], atol=1e-6)
 
 
-@pytest.mark.parametrize("arguments", [(0.0, 1, 10), (1.0, 11, 10), (1.0, -1, 10), (1.0, 0, 0), (1.0, 0, 10, 2.0)])
+@pytest.mark.parametrize(
+    "arguments",
+    [(0.0, 1, 10), (1.0, 11, 10), (1.0, -1, 10), (1.0, 0, 0), (1.0, 0, 10, 2.0), (1.0, 1, 10, 0.0, 2.0)],
+)
 def test_numbers_that_do_not_fit_are_refused(arguments: tuple[float, int, int]) -> None:
     with pytest.raises(ValueError, match="must"):
         warmup_cosine(*arguments)
