@@ -30,6 +30,7 @@ from lut_tf.interop import convert, load_classifier, to_reference
 from lut_tf.interop.runs import load_classifier_run
 from lut_tf.methods.classification import Classification
 from lut_tf.models.preprocess import normalise
+from lut_tf.tasks import finetune_result
 from lut_tf.tasks.finetune import _batches, finetune
 from lut_tf.tasks.finetune_result import FinetuneResult
 from lut_tf.tasks.pretrain import pretrain
@@ -117,6 +118,25 @@ def test_a_finished_run_started_again_trains_and_measures_nothing(
     assert again.result is not None and whole.result is not None
     assert again.result.figures == whole.result.figures
     assert again.classes == whole.classes
+
+
+@pytest.mark.medium
+def test_a_run_that_ends_before_its_result_is_written_finds_its_best_epoch_again(
+    whole: FinetuneResult, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As a signal that cannot be caught."""
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    config = small_finetuning(tmp_path / "run", encoder, epochs=3)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(finetune_result, "draw_confusion", killed)
+        finetune(config)
+    result = finetune(config).result
+    assert result is not None and whole.result is not None and result.figures == whole.result.figures
+    assert "best/top1" in result.figures and not (tmp_path / "run" / "best").exists()
 
 
 @pytest.mark.medium

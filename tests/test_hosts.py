@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import tiny_encoder
 from replicas_worker import Case, train
 from runs import ROOT, checkpointed, command, learned_lines, lines, small, start_words
 
@@ -250,3 +251,22 @@ def test_hosts_that_disagree_are_refused(tmp_path: Path) -> None:
         assert last.startswith("lut-tf: error: replicas disagree about the settings: [1] differ from replica 0")
         assert "a run_dir that all hosts share" in last
     assert not (tmp_path / "a" / "metrics.jsonl").exists() or not lines(tmp_path / "a")
+
+
+WITHOUT_MIXING = ["--views.mixup", "0", "--views.cutmix", "0", "--classifier.ema", "0.9"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "more"), [("finetune", WITHOUT_MIXING), ("probe", [])])
+def test_two_hosts_fine_tune_and_probe_as_one_does(verb: str, more: list[str], tmp_path: Path) -> None:
+    """RandAugment, drop path and an average of the weights too; each host mixes its own images, so without that."""
+    tiny_encoder().save(tmp_path / "encoder.keras")
+    words = [sys.executable, "-m", "lut_tf.cli", verb, str(tmp_path / "encoder.keras"), *more]
+    words += ["--epochs", "2", "--optimizer.batch_size", "256", "--optimizer.warmup_epochs", "1"]
+    several = ["--run_dir", str(tmp_path / "two"), "--strategy", "multi_worker", "--workers", workers()]
+    finish([start_words([*words, "--run_dir", str(tmp_path / "one")])])
+    finish([start_words([*words, *several, "--worker_index", str(index)]) for index in (0, 1)])
+    one, two = (lines(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 2
+    for here, there in zip(one, two, strict=True):
+        np.testing.assert_allclose(there["loss"], here["loss"], rtol=1e-4)

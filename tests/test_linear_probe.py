@@ -30,6 +30,7 @@ from lut_tf.tasks import linear_probe_result
 from lut_tf.tasks.judges import judges_of
 from lut_tf.tasks.linear_probe import linear_probe
 from lut_tf.tasks.linear_probe_result import ProbeResult
+from lut_tf.training.lars import LARS
 
 CHECKSUM = "0123456789abcdef" * 4
 SMALL: dict[str, Any] = {
@@ -163,6 +164,23 @@ def test_rates_side_by_side_learn_what_each_learns_alone(encoder: Path, whole: W
         for own, other in zip(layer.variables, together.linears[name].variables, strict=True):
             np.testing.assert_allclose(own.numpy(), other.numpy(), rtol=1e-5, atol=1e-6, err_msg=own.path)
     assert result is not None and result.details["base_learning_rate"] == {"cls": 1.0, "mean": 1.0}
+
+
+@pytest.mark.parametrize("rates", [(0.1, 1e4), (1e4,)])
+def test_too_large_a_rate_disturbs_no_other_and_is_not_finite_where_it_is_alone(
+    rates: tuple[float, ...],
+) -> None:
+    """Without an end in sight weights overflow after a hundred steps."""
+    random = np.random.RandomState(0)
+    images, labels = random.randint(0, 256, (8, 16, 16, 3)).astype("uint8"), np.arange(8) % 2
+    model = LinearProbe(FrozenEncoder(tiny_encoder(), CHECKSUM), 2, rates)
+    largest = max(rates)
+    model.compile(optimizer=LARS(largest, shares={head: rate / largest for head, (_, rate) in model.heads.items()}))
+    losses = [model.train_on_batch((images, labels), return_dict=True)["loss"] for _ in range(200)]
+    assert np.isfinite(losses[-1]) == (len(rates) > 1)
+    for name, layer in model.linears.items():
+        if len(rates) > 1:
+            assert np.isfinite(layer.kernel.numpy()).all(), name
 
 
 @pytest.mark.medium
@@ -324,6 +342,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a classifier": (["{}/classifier.keras"], "holds a ViTClassifier, and an encoder is wanted"),
     "another probe": (["{}/probe"], "is the run of a linear probe, which keeps no encoder"),
     "no rate": (["{}/encoder.keras", "--optimizer.base_learning_rates", "[]"], "base_learning_rates=[] is empty"),
+    "a seed that is not read": (
+        ["{}/encoder.keras", "--solver", "logistic", "--seed", "1"],
+        "settings of seed are not read by solver=logistic",
+    ),
     "a rate twice": (["{}/encoder.keras", "--optimizer.base_learning_rates", "1,1"], "has a rate twice"),
     "a rate of nothing": (
         ["{}/encoder.keras", "--optimizer.base_learning_rates", "0"],

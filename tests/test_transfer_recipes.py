@@ -58,7 +58,7 @@ def test_a_recipe_parses_and_contradicts_nothing(path: Path) -> None:
     config.check_images(stated(path, "to train on"))
     assert config.run_dir == f"runs/{verb}_{path.stem}"
     head = text.split("run_dir:")[0]
-    assert f"lut-tf {verb} ENCODER --config configs/{verb}/{path.name} " in head and "not reproduced here" in head
+    assert f"lut-tf {verb} ENCODER --config configs/{verb}/{path.name}" in head and "not reproduced here" in head
     assert all(f"# {word}:" in head for word in ("Command", "Images", "Hardware", "Time", "Expected"))
 
 

@@ -34,7 +34,7 @@ def run(arguments: Namespace) -> None:
     arguments.given.values = own | arguments.given.values
     config = config_from(arguments)
     validate(config)
-    _check_images(arguments.classifier, config, bool(own), arguments.given.values)
+    _check_images(arguments.classifier, config, own, arguments.given.values)
     from lut_tf.tasks.evaluate import evaluate, preflight
 
     listed = preflight(arguments.classifier, config)
@@ -54,8 +54,14 @@ def _own_images(arguments: Namespace) -> dict[str, Any]:
     return {name: get_setting(config, name) for name in settings(FinetuneConfig) if name.startswith("data.")}
 
 
-def _check_images(source: str, config: EvaluateConfig, of_run: bool, given: dict[str, Any]) -> None:
+def _check_images(source: str, config: EvaluateConfig, own: dict[str, Any], given: dict[str, Any]) -> None:
     """Refuse to measure on no images that were named, and on those that a run has trained on without a word.
+
+    Args:
+        source: the classifier.
+        config: what it is measured on.
+        own: the settings of `data` of its run, where the images are the run's own; else empty.
+        given: the settings that were given, `own` among them.
 
     Raises:
         ValueError: it would be so.
@@ -66,7 +72,15 @@ def _check_images(source: str, config: EvaluateConfig, of_run: bool, given: dict
             "images, or --suite all"
         )
     data = config.data
-    if of_run and not (data.evaluation_path or data.evaluation_split or data.holdout or data.source == "digits"):
+    if not own or data.evaluation_path or data.evaluation_split or data.source == "digits":
+        return
+    if data.holdout != own["data.holdout"]:
+        raise ValueError(
+            f"data.holdout={data.holdout:g} are not the images that the run of CLASSIFIER={source!r} has held out, "
+            f"whose data.holdout is {own['data.holdout']:g}, and it has trained on some of them: leave --data.holdout "
+            "out, or give other labelled images, --data.source and --data.path"
+        )
+    if not data.holdout:
         raise ValueError(
             f"CLASSIFIER={source!r} was trained on all images of its run's data: give other labelled ones, "
             "--data.source and --data.path, or --suite all"

@@ -36,7 +36,7 @@ def adds_arguments(tree: type[FrozenConfig]) -> Callable[[ArgumentParser], None]
     return add_arguments
 
 
-def with_own_data(arguments: Namespace) -> Any:
+def with_own_data(arguments: Namespace, setting: str = ENCODER) -> Any:
     """Return the configuration that was given; settings of `data` that were not are those of the encoder's own run.
 
     Where another `data.source` is named, as recipes do, nothing is taken; of other training images alone
@@ -48,7 +48,7 @@ def with_own_data(arguments: Namespace) -> Any:
     """
     from lut_tf.interop.sources import data_of
 
-    given, own = arguments.given, data_of(arguments.source, arguments.step, ENCODER)
+    given, own = arguments.given, data_of(arguments.source, arguments.step, setting)
     if "data.source" not in given.values:
         # The protocol's own defaults stay where the run has settled nothing else.
         settled = {f"data.{name}": getattr(own, name) for name in differences(DataConfig(), own)}
@@ -76,11 +76,14 @@ def config_of_encoder(arguments: Namespace) -> Any:
         FileNotFoundError, ValueError: mistakes, or there is no encoder.
     """
     given, known = arguments.given, settings(arguments.given.tree)
+    setting = "init_from" if arguments.source is None else ENCODER  # as the encoder was given
     if arguments.source is not None:
         given.take("init_from", arguments.source, known["init_from"])
     arguments.source, arguments.step = given.values.get("init_from"), None
     # A run's own configuration names its images, and may go on without the encoder that it began with.
-    return config_from(arguments) if "data.source" in given.values or not arguments.source else with_own_data(arguments)
+    if "data.source" in given.values or not arguments.source:
+        return config_from(arguments)
+    return with_own_data(arguments, setting)
 
 
 def runs(name: str) -> Callable[[Namespace], None]:

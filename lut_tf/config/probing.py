@@ -15,7 +15,7 @@ from lut_tf.config.types import Count, Decay, NotNegative, Positive, PositiveFra
 from lut_tf.errors import told_together
 
 WEIGHT_FILES = (".keras", ".pth", ".pt", ".bin", ".ckpt", ".safetensors")
-LARS_ONLY = ("run_dir", "epochs", "strategy", "devices", "workers", "worker_index",
+LARS_ONLY = ("run_dir", "epochs", "seed", "strategy", "devices", "workers", "worker_index",
              "views", "optimizer", "logging", "checkpoint", "compute")  # fmt: skip
 """What the solver `logistic` does not read."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lut_tf.data.batches.evaluation import evaluation_dataset
 from lut_tf.data.reading.damaged import raise_damage
-from lut_tf.data.reading.sources import Chosen, Source
+from lut_tf.data.reading.sources import Chosen, Source, name_of
 from lut_tf.errors import Stopped
 from lut_tf.evaluate.progress import line
 from lut_tf.models.classifier import ViTClassifier
@@ -88,7 +88,7 @@ def answers(
             for images, _ in batches:
                 logits, rows = forward(images).numpy(), slice(done, done + len(images))
                 if not (finite := np.isfinite(logits).all(axis=1)).all():
-                    raise NonFiniteLogits(_not_finite(source, int(indices[done + int(np.argmin(finite))]), what))
+                    raise NonFiniteLogits(_not_finite(source, int(indices[done + int(np.argmin(finite))])))
                 best[rows], probability[rows] = likeliest(logits, among)
                 done += len(images)
                 shown.at(done)
@@ -98,10 +98,8 @@ def answers(
     return Answers(best, probability, ~np.isin(indices, _damaged(source)))
 
 
-def _not_finite(source: Source, index: int, what: str) -> str:
-    files = getattr(source, "files", None)
-    name = f"image {index} of {what}" if files is None else str(files[index])
-    return f"the logits of {name} are not finite: leave the image out, or give another classifier"
+def _not_finite(source: Source, index: int) -> str:
+    return f"the logits of {name_of(source, index)} are not finite: leave the image out, or give another classifier"
 
 
 def _damaged(source: Source) -> list[int]:

@@ -148,7 +148,8 @@ def features_folder(source: Source) -> Path:
 
 def stamp_of(data: DataConfig) -> dict[str, Any]:
     """Return how images are read, for the stamp of their features; see `cached_features`."""
-    return {"source": data.source, "apply_exif": data.apply_exif, "bits": data.bits}
+    names = ("source", "image_feature", "apply_exif", "bits")
+    return {name: getattr(data, name) for name in names}
 
 
 def check_labelled(data: DataConfig, listing: Listing) -> None:

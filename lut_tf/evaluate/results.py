@@ -217,15 +217,15 @@ def read_result(path: str | os.PathLike[str]) -> Result:
 def find_results(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the files of results that were named, each once; a run directory, or a folder, stands for all in it.
 
+    Those of runs in it are among them: a probe lies in the directory of the run that it is of.
+
     Raises:
         FileNotFoundError: one is not there, or is a folder without results.
     """
     found: list[Path] = []
     for source in sources:
         path = Path(spelled_out(source))
-        inside = (
-            sorted((path / FOLDER if (path / FOLDER).is_dir() else path).glob("*.json")) if path.is_dir() else [path]
-        )
+        inside = _inside(path) if path.is_dir() else [path]
         if not inside or not path.exists():
             reason = "holds no results" if path.is_dir() else "does not exist"
             raise FileNotFoundError(
@@ -234,6 +234,11 @@ def find_results(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
             )
         found += inside
     return list(dict.fromkeys(found))
+
+
+def _inside(folder: Path) -> list[Path]:
+    own = sorted(folder.glob(f"{FOLDER}/*.json")), sorted(folder.glob(f"*/{FOLDER}/*.json"))
+    return [*own[0], *own[1]] or sorted(folder.glob("*.json"))
 
 
 def _figure(value: float, low: float, high: float, count: int) -> Figure:

@@ -14,7 +14,7 @@ from lut_tf.data.reading.examples import ExampleSource
 from lut_tf.data.reading.features import feature_values
 from lut_tf.data.reading.folder import FolderListing
 from lut_tf.data.reading.public import open_split
-from lut_tf.data.reading.sources import ImageFolder, Source
+from lut_tf.data.reading.sources import ImageFolder, Source, name_of
 from lut_tf.evaluate import class_maps
 from lut_tf.evaluate.answers import TOP, Answers, answers
 from lut_tf.evaluate.results import Figure, accuracy, bootstrap
@@ -38,10 +38,13 @@ class Cropped:
         self._source, self._border = source, border
         self.labels, self.classes = source.labels, source.classes
         self.damage = getattr(source, "damage", None)
-        self.files = getattr(source, "files", None)
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def name_of(self, index: int) -> str:
+        """Say which image it is, for people."""
+        return name_of(self._source, index)
 
     def image(self, index: tf.Tensor) -> tf.Tensor:
         """See `Source.image`."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,17 +153,24 @@ def run_data(run: RunFiles) -> DataConfig | None:
 def checksum(network: Any) -> str:
     """Return the SHA-256, in 64 letters, of a network's settings and of its weights in order, with names and shapes.
 
-    Its own name and precision do not count: the same weights are the same network.
+    Its own name and precision do not count, nor those of its parts, nor what chance has drawn so far: the same weights
+    are the same network.
 
     Args:
         network: a built Keras model of ours.
     """
-    settings = {name: value for name, value in network.get_config().items() if name not in ("name", "dtype")}
-    found = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for variable in network.variables:
+    found = hashlib.sha256(json.dumps(_lasting(network.get_config()), sort_keys=True, default=str).encode())
+    for variable in network.weights:  # without the seeds of drop path, which are others in every process
         found.update(json.dumps([variable.name, list(variable.shape)]).encode())
         found.update(variable.numpy().tobytes())
     return found.hexdigest()
+
+
+def _lasting(settings: Any) -> Any:
+    """Return a network's settings without names and precision, its own and its parts'."""
+    if isinstance(settings, Mapping):
+        return {name: _lasting(value) for name, value in settings.items() if name not in ("name", "dtype")}
+    return settings
 
 
 def _find_in_run(path: Path, step: int | None, setting: str, named: str) -> Path | Saved:

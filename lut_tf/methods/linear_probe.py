@@ -15,6 +15,8 @@ from lut_tf.step import Gather, TrainableModel
 
 PIECE = 4
 """Letters of a checksum that a number of the variable `encoder_checksum` holds; float32 is exact for them."""
+DIVERGED = 1e12
+"""Logits from which on a linear layer among several has diverged: soon they would be infinite, and end the run."""
 
 
 class FrozenEncoder:
@@ -43,7 +45,8 @@ class LinearProbe(TrainableModel):
     For each pooling, the class token (`cls`) and the mean of the patch tokens (`mean`), the features go through one
     BatchNorm without scale and shift (epsilon 1e-6), for they are the same to all, and then through a linear layer for
     each learning rate. All begin with the same weights (normal, 0.01; biases 0), and none sees another: `total` is the
-    sum of their losses. Everything here is float32.
+    sum of their losses. LARS moves weights by a share of their own size, so that too large a rate lets them grow
+    without end: of several rates such a one learns no more, and the others go on. Everything here is float32.
 
     A batch is a pair of images (B, H, W, 3) uint8 and classes (B,). The encoder is neither among the variables nor
     below the gradient; `encoder_checksum` stands for it in checkpoints.
@@ -132,7 +135,13 @@ class LinearProbe(TrainableModel):
         """
         features, labels = batch
         losses = {
-            head: ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+            head: ops.mean(ops.sparse_categorical_crossentropy(labels, self._bounded(logits), from_logits=True))
             for head, logits in self.logits(features, tuple(self.heads), training).items()
         }
         return {"total": sum(losses.values()), **losses}
+
+    def _bounded(self, logits: Any) -> Any:
+        """Return the logits (B, C), or where they have diverged zeros, through which no gradient goes."""
+        if len(self.heads) == len(self.norms):  # a rate that is alone ends the run, and says so
+            return logits
+        return ops.where(ops.max(ops.abs(logits)) < DIVERGED, logits, 0.0)

@@ -15,6 +15,7 @@ from lut_tf.config import DataConfig, validate
 from lut_tf.config.evaluating import EvaluateConfig
 from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.listing import Listing, list_data
+from lut_tf.evaluate.frozen import check_place
 from lut_tf.evaluate.results import Figure, Result, accuracy, save_result
 from lut_tf.evaluate.suite import SUITE, Listed, find_suite
 from lut_tf.interop.classifier_sources import OpenedClassifier, find_classifier, open_classifier
@@ -55,9 +56,11 @@ def preflight(source: str | os.PathLike[str], config: EvaluateConfig) -> Listing
 
     Raises:
         FileNotFoundError, ValueError: as `validate`, `find_classifier`, `list_data` and `find_suite`.
+        PermissionError: the result cannot be written beside the classifier.
     """
     validate(config)
     find_classifier(source)
+    check_place(source, "CLASSIFIER")
     return find_suite(config) if config.suite else list_data(config.data)
 
 

@@ -79,7 +79,9 @@ def finetune(
         )
         if not complete:  # what is there and whole is not written again
             _save(model, files)
-        return closed(config, files, measures, beginning, listing, best.settle(), again=complete and same)
+        result = closed(config, files, measures, beginning, listing, best.settle(), again=complete and same)
+        best.clear()  # a run that is killed before its result is written finds its best epoch again
+        return result
 
 
 def _compiled(config: FinetuneConfig, beginning: Beginning, classes: Classes, plan: Plan) -> Classification:

@@ -22,7 +22,7 @@ class KeepBest(keras.callbacks.Callback):
 
     While the run goes on there is a file for each step at which an epoch was the best so far, as long as a run that
     starts again from one of its checkpoints could need it: what came after that checkpoint is not to count. When the
-    run is through, `settle` leaves one.
+    run is through, `settle` and `clear` leave one.
 
     Args:
         figure: its name in the logs.
@@ -68,17 +68,20 @@ class KeepBest(keras.callbacks.Callback):
         self._forget()
 
     def settle(self) -> int | None:
-        """Put the best into its place and return its epoch, from 1; None where there is none.
-
-        A run that is through needs the others no more; one that a callback has stopped may go on.
-        """
+        """Put the best into its place and return its epoch, from 1; None where there is none."""
         if not (steps := self._steps()):
             return None
         with replacing(self._files.best) as written:
             shutil.copyfile(self._path(steps[-1]), written)
-        if steps_in(self._files.checkpoints)[-1:] == [self._plan.total_steps]:
-            shutil.rmtree(self._files.candidates)
         return steps[-1] // self._plan.steps_per_epoch
+
+    def clear(self) -> None:
+        """Remove the candidates, once it is written down which was the best.
+
+        A run that is through needs them no more; one that a callback has stopped may go on.
+        """
+        if steps_in(self._files.checkpoints)[-1:] == [self._plan.total_steps]:
+            shutil.rmtree(self._files.candidates, ignore_errors=True)
 
     def _forget(self) -> None:
         """Remove what no checkpoint would go back to: of each, the newest that is not newer is needed."""

@@ -253,9 +253,11 @@ class Run:
             ) from error
         raise_damage(self._sources)
         if self.host.total > 1 and isinstance(error, LOST_WORKER):
+            said = (str(error).splitlines() or [""])[0][:300]
             raise Stopped(
                 f"worker {self.host.number} lost contact with another of the {self.host.total} workers: start all of "
-                f"them again, and they go on from the last checkpoint ({saved})"
+                f"them again, and they go on from the last checkpoint ({saved}); "
+                f"TensorFlow says: {said}"
             ) from error
 
 

@@ -21,6 +21,7 @@ from lut_tf.data.reading.sources import digits
 from lut_tf.data.views.crops import evaluation_view
 from lut_tf.evaluate.class_maps import imagenet_ids
 from lut_tf.evaluate.results import read_result
+from lut_tf.interop.sources import checksum
 from lut_tf.models.preprocess import normalise
 
 SIZE = 16
@@ -183,12 +184,32 @@ def test_a_run_brings_its_own_evaluation_images(tmp_path: Path, capsys: pytest.C
     data = f"data: {{source: image_folder, path: {tmp_path}/train"
     (run / "config.yaml").write_text(f"{data}}}\n")
     assert "was trained on all images of its run's data" in refused(["evaluate", str(run)], capsys)
+    learned = refused(["evaluate", str(run), "--data.holdout", "0.5"], capsys)
+    assert "data.holdout=0.5 are not the images that the run of CLASSIFIER" in learned
     (run / "config.yaml").write_text(f"{data}, evaluation_path: {tmp_path}/test}}\n")
     assert cli.main(["evaluate", str(run)]) == 0
     result = only_result(run)
     best = logits(classifier, images[6:]).argmax(axis=1)
     assert (result.data["images"], result.data["part"]) == (3, "evaluation")
     assert result.figures["top1"].value == pytest.approx((best == [0, 1, 2]).mean())
+
+
+def test_a_repeat_replaces_its_result_and_a_classifier_is_known_by_its_weights(tmp_path: Path) -> None:
+    """Drop path has a seed of its own in every process, which is no part of it."""
+    classifier = ViTClassifier.from_encoder(tiny_encoder(), 3, drop_path=0.1)
+    classifier.save(tmp_path / "classifier.keras")
+    write(tmp_path / "images" / "a" / "0.png", colours(1)[0])
+    write(tmp_path / "images" / "b" / "0.png", colours(1)[0])
+    write(tmp_path / "images" / "c" / "0.png", colours(1)[0])
+    words = ["evaluate", str(tmp_path / "classifier.keras"), "--data.source", "image_folder"]
+    for _ in range(2):
+        assert cli.main([*words, "--data.path", str(tmp_path / "images")]) == 0
+    assert only_result(tmp_path).model["checksum"] == checksum(classifier)
+    again = ViTClassifier.from_encoder(classifier.encoder, 3, drop_path=0.1)
+    again.set_weights(classifier.get_weights())
+    assert checksum(again) == checksum(classifier)
+    again.head.bias.assign([0.0, 1.0, 0.0])
+    assert checksum(again) != checksum(classifier)
 
 
 @pytest.fixture(scope="module")

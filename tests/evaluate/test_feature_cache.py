@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import tensorflow as tf
 from networks import tiny_encoder
 from PIL import Image
 
+from lut_tf.config import DataConfig
 from lut_tf.data.reading.sources import ArraySource, Chosen, ImageFolder
 from lut_tf.evaluate import feature_cache
 from lut_tf.evaluate.feature_cache import NonFiniteFeatures, cached_features
+from lut_tf.evaluate.frozen import stamp_of
 from lut_tf.interop.sources import OpenedEncoder, checksum
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing, normalise
@@ -60,6 +63,14 @@ def test_what_changes_features_is_another_file() -> None:
     others += [name(encoder.resized(16))]
     encoder.norm.beta.assign_add(np.ones(16))
     assert len({name(), name(same), *others}) == 8
+
+
+def test_how_images_are_read_is_in_the_stamp() -> None:
+    same = DataConfig(source="tfrecord", path="x", label_feature="other", damaged_share=0.1, parallel_calls=2)
+    others = [{"image_feature": "depth"}, {"apply_exif": False}, {"bits": 12}, {"source": "tfds"}]
+    stamps = [stamp_of(replace(same, **change)) for change in others]
+    assert stamp_of(same) == stamp_of(DataConfig(source="tfrecord", path="x"))
+    assert all(stamp != stamp_of(same) for stamp in stamps)
 
 
 class Breaking(ArraySource):

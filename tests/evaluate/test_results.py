@@ -144,6 +144,10 @@ def test_compare_reads_files_and_run_directories(tmp_path: Path, capsys: pytest.
     assert find_results([tmp_path / "a", tmp_path / "b" / "results", single]) == [
         single, *(tmp_path / "b" / "results").iterdir()
     ]  # fmt: skip
+    (tmp_path / "a" / "probe").mkdir()
+    of_probe = save_result(result(30), tmp_path / "a" / "probe")  # a run's probe lies in it
+    assert find_results([tmp_path / "a"]) == [single, of_probe]
+    of_probe.unlink()
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     assert "the intervals bear out every difference" in capsys.readouterr().out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -170,8 +171,12 @@ class Chosen:
         indices: which of its images (M,), in the order that they have here.
     """
 
+    indices: NDArray[np.int64]
+
     def __init__(self, source: Source, indices: NDArray[np.int64]) -> None:
-        self._source = source.among(indices) if isinstance(source, FileSource) else source
+        if isinstance(source, Chosen):  # a part of a part is one of the whole
+            indices, source = source.indices[indices], source._source
+        self._source: Source = source.among(indices) if isinstance(source, FileSource) else source
         self.indices = indices
         self.labels = None if source.labels is None else source.labels[indices]
         self.classes = source.classes
@@ -194,7 +199,8 @@ class Chosen:
 
 def name_of(source: Source, index: int) -> str:
     """Say which of a source's images it is, for people: its file, its record, or its number."""
-    return source.name_of(index) if isinstance(source, FileSource | Chosen) else f"image {index}"
+    name: Callable[[int], str] | None = getattr(source, "name_of", None)
+    return f"image {index}" if name is None else name(index)
 
 
 class Parts(NamedTuple):

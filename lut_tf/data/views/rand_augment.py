@@ -1,7 +1,7 @@
 """RandAugment with the reference's fifteen operations (timm's `rand-m9-mstd0.5-inc1`), keyed instead of stateful.
 
-Composed from keras-cv's layers where one does what the reference does (auto-contrast, equalize, solarize, rotate,
-sharpness, shear, translate); they are given their parameters, because their own randomness knows no example and no step
+Composed from keras-cv's layers where one does what the reference does (auto-contrast, solarize, rotate, sharpness,
+shear, translate); they are given their parameters, because their own randomness knows no example and no step
 and so could not be repeated. What deviates is named in docs/data.md.
 """
 
@@ -38,6 +38,22 @@ def _posterize(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
     return tf.floor(images / step) * step
 
 
+def _equalize(images: tf.Tensor) -> tf.Tensor:
+    """Spread each channel's values so that each is about as frequent as another (Pillow's `ImageOps.equalize`).
+
+    Of our own because keras-cv's needs a `tf.function` of its own, which no data set of several hosts can call.
+    """
+
+    def channel(values: tf.Tensor) -> tf.Tensor:
+        whole = tf.cast(values, tf.int32)
+        counts = tf.math.bincount(tf.reshape(whole, [-1]), minlength=256, maxlength=256)
+        step = (tf.size(whole) - counts[tf.reduce_max(whole)]) // 255
+        spread = (tf.cumsum(counts, exclusive=True) + step // 2) // tf.maximum(step, 1)
+        return tf.where(step == 0, values, tf.cast(tf.minimum(tf.gather(spread, whole), 255), tf.float32))
+
+    return tf.stack([channel(images[..., number]) for number in range(3)], axis=-1)
+
+
 def _geometric(layer: Any, names: tuple[str, ...], which: str, reach: float) -> Operation:
     """Return an operation of a keras-cv layer that takes `which` of its parameters, up to `reach`, the others being 0.
 
@@ -70,7 +86,7 @@ def operations() -> dict[str, Operation]:
 
     _have_generator()
     bytes_, border = (0, 255), {"fill_mode": "constant", "fill_value": 0.0}
-    contrast, equalize = layers.AutoContrast(bytes_), layers.Equalization(bytes_)
+    contrast = layers.AutoContrast(bytes_)
     solarize, sharpness = layers.Solarization(bytes_), layers.RandomSharpness(0.5, bytes_)
     rotation = layers.RandomRotation(0.1, **border)
     shear = layers.RandomShear(0.3, 0.3, **border)
@@ -93,7 +109,7 @@ def operations() -> dict[str, Operation]:
 
     return {
         "auto_contrast": lambda images, level, sign: contrast.augment_images(images),
-        "equalize": lambda images, level, sign: equalize.augment_images(images),
+        "equalize": lambda images, level, sign: _equalize(images),
         "invert": lambda images, level, sign: above(images, tf.constant(0.0)),
         "rotate": rotate,
         "posterize": lambda images, level, sign: _posterize(images, level),
@@ -126,21 +142,24 @@ def rand_augment(
     Returns:
         uint8 (H, W, 3).
     """
-    as_written = tf.autograph.experimental.do_not_convert
-    # Of all the layers only that of equalize needs its Python rewritten.
-    known = [f if name == "equalize" else as_written(f) for name, f in operations().items()]
+    known = [tf.autograph.experimental.do_not_convert(operation) for operation in operations().values()]
 
-    @tf.function  # traced once, however many operations are drawn
     def apply(images: tf.Tensor, which: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
         branches = [lambda f=f: tf.cast(f(images, level, sign), tf.float32) for f in known]
         changed = tf.switch_case(which, [*branches, lambda: images])
-        return tf.clip_by_value(tf.round(changed), 0.0, 255.0)
+        return tf.ensure_shape(tf.clip_by_value(tf.round(changed), 0.0, 255.0), images.shape)
 
-    images = tf.cast(image, tf.float32)[tf.newaxis]
-    for number in range(draws.shape[0]):
+    def drawn(number: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         which, whether, direction = tf.unstack(draws[number])
         level = tf.clip_by_value(magnitude + deviation * normals[number], 0.0, 10.0) / 10.0
         sign = tf.where(direction < 0.5, -1.0, 1.0)
         chosen = tf.cast(which * len(known), tf.int32)
-        images = apply(images, tf.where(whether < APPLIED, chosen, len(known)), level, sign)
+        return number + 1, apply(images, tf.where(whether < APPLIED, chosen, len(known)), level, sign)
+
+    # A loop is traced once, however many operations are drawn. So is a tf.function, but one that is called in a data
+    # set is looked for on all of several hosts, and not found.
+    images = tf.cast(image, tf.float32)[tf.newaxis]
+    _, images = tf.while_loop(
+        lambda number, _: number < draws.shape[0], drawn, (tf.constant(0), images), parallel_iterations=1
+    )
     return tf.ensure_shape(tf.cast(images[0], tf.uint8), image.shape)

@@ -171,6 +171,8 @@ def test_both_parts_count_damage_together(tmp_path: Path) -> None:
     parts = [Chosen(whole, np.array(indices)) for indices in ([0, 1], [3, 2])]
     assert [shown(part) for part in parts] == [[0, 0], [3, 2]] and shown(whole) == [0, 2, 2, 3]
     assert all(part.damage is whole.damage for part in parts) and whole.damage.counts == {"empty": 1}
+    half = Chosen(Chosen(whole, np.arange(4)), np.array([1, 3]))  # a part of a part
+    assert shown(half) == [3, 3] and half.name_of(0) == str(tmp_path / "1.png")
 
 
 def test_some_images_of_an_array_are_a_source() -> None:
