@@ -419,7 +419,7 @@ def test_a_fine_tuning_run_is_refused_where_a_pre_training_run_is_wanted(
     assert "'tuned'" in err and ("lut-tf finetune" in err or "trained a classifier" in err)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_another_input_size_resizes_the_positions_and_says_so(
     tmp_path: Path, encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,8 +87,8 @@ SEEN = {
     "compute.deterministic": ["calls"],
 }
 NORMALLY = (
-    "views.flip", "views.mixup", "views.smoothing", "classifier", "optimizer.base_learning_rate",
-    "optimizer.layer_decay", "optimizer.minimum_learning_rate", "data.parallel_calls", "compute.precision",
+    "views.smoothing", "classifier.drop_path", "classifier.pooling", "optimizer.layer_decay",
+    "optimizer.minimum_learning_rate",
 )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_an_encoder_refuses_other_images_by_name(encoder: ViTEncoder, name: str,
         WAYS[way](encoder, images)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_bytes_are_prepared_wherever_a_method_is_called() -> None:
     """`model(batch)` and `predict` on bytes are those on the prepared batch."""
     for model in (tiny_lut(), tiny_mae(), tiny_simmim(), tiny_mae(mask_ratio=0.4, masking=MaskingConfig("attention"))):
@@ -66,6 +66,7 @@ def test_bytes_are_prepared_wherever_a_method_is_called() -> None:
         np.testing.assert_allclose(model.predict(batch, verbose=0)["prediction"], expected, atol=1e-5)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -206,7 +207,7 @@ def test_the_momentum_is_in_one_place() -> None:
     assert again.momentum == again.settings.momentum == 0.9
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_one_precision_for_all_parts_wherever_it_is_given(policy: str, tmp_path: Path) -> None:
     """On the encoder, on the preset, or in a file: all parts compute in it, and float16 gets its loss scaling."""

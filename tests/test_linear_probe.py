@@ -114,6 +114,7 @@ def test_the_encoder_is_not_trained_and_not_saved(encoder: Path, whole: Whole) -
     assert not [path for path, _ in manifest["variables"].values() if "block" in path or "patch" in path]
 
 
+@pytest.mark.medium
 def test_a_step_moves_linear_layers_and_leaves_the_encoder() -> None:
     encoder = tiny_encoder()
     model = LinearProbe(FrozenEncoder(encoder, CHECKSUM), 10, (0.1, 1.0))

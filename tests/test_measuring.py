@@ -109,6 +109,7 @@ def test_an_encoder_opens_from_wherever_a_run_has_it(run: Path, tmp_path: Path) 
     assert resized.checksum != finished.checksum
 
 
+@pytest.mark.medium
 def test_an_encoder_is_the_same_in_every_form(encoders: Path) -> None:
     forms = ("encoder.keras", "lut.keras", "timm.safetensors", "huggingface")
     opened = [open_encoder(encoders / form) for form in forms]
@@ -197,7 +198,7 @@ OTHER = {
 }  # fmt: skip
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(("measure", "config"), [(measure_knn, KnnConfig()), (measure_few_shot, FewShotConfig())])
 def test_every_setting_changes_what_is_found(
     measure: Any, config: FrozenConfig, encoders: Path, tmp_path: Path

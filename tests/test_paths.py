@@ -25,7 +25,11 @@ ALL = "a [x] {y} *?$1$ größer ~'\"\\"
 NAMES = ["a b", "[x]", "runs [x]", "*", "a?", "{x}", "größer", "a~", "$x$ and $", "back\\slash", "n" * 255, ALL]
 
 
-@pytest.fixture(params=NAMES, ids=lambda name: name[:20])
+# The rest of the names hold one kind of these characters each.
+@pytest.fixture(
+    params=[name if name in ("a b", "[x]", ALL) else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+    ids=lambda name: name[:20],
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder with an odd name, and beside it one that the name would match as a pattern."""
     (tmp_path / "x").mkdir()

@@ -118,6 +118,7 @@ def shrunk(config: Any, root: Path) -> Any:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TAKEN, ids=named)
 def test_a_step_of_a_recipe_runs(path: Path, tmp_path: Path) -> None:
     import lut_tf

@@ -51,6 +51,7 @@ def test_reconstructions_keep_the_visible_patches_and_paint_the_masked_ones() ->
             np.testing.assert_allclose(patches[b][masked], predicted, atol=1e-5)
 
 
+@pytest.mark.medium
 def test_gray_images_are_painted_gray(tmp_path: Path) -> None:
     model, batch = model_and_batch(False)
     gray = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 1), dtype=np.uint8).repeat(3, axis=3)

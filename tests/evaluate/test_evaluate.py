@@ -76,6 +76,7 @@ def test_evaluate_scores_the_digits_nobody_looked_at(tmp_path: Path, capsys: pyt
     assert "top-1" in out and "result: " in out and out.count("\n") > 12
 
 
+@pytest.mark.medium
 def test_images_of_some_classes_are_matched_by_name(tmp_path: Path) -> None:
     """The folder lacks the first class, so its own numbers are not the classifier's."""
     classifier, images = tiny_classifier(3, NAMES), colours(40)
@@ -159,6 +160,7 @@ def bad_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("words", "mistake", "remedy"), BAD)
 def test_what_cannot_be_measured_is_said_in_one_line(
     words: str, mistake: str, remedy: str, classifiers: Path, bad_sets: Path, capsys: pytest.CaptureFixture[str]
@@ -172,6 +174,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(
     assert not (classifiers / "results").exists()
 
 
+@pytest.mark.medium
 def test_a_run_brings_its_own_evaluation_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And is not measured on the images that it was trained on without a word."""
     classifier, images = tiny_classifier(3, NAMES), colours(9)

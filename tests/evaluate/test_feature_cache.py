@@ -98,6 +98,7 @@ def test_what_is_cut_off_leaves_no_file_and_a_damaged_one_is_made_anew(
     assert again.tobytes() == found.tobytes()
 
 
+@pytest.mark.medium
 def test_an_image_whose_features_are_not_finite_is_named(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(4):

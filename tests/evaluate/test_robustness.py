@@ -174,6 +174,7 @@ MADE: dict[str, Callable[[Shown, Path], dict[str, float]]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [pytest.param(s, marks=pytest.mark.medium) if s == "o" else s for s in SETS])
 def test_a_set_is_scored_as_counted_by_hand(name: str, shown: Shown, classifier: ViTClassifier, tmp_path: Path) -> None:
     expected = MADE[name](shown, tmp_path)
@@ -221,6 +222,7 @@ def test_class_maps_are_the_published_ones() -> None:
     assert set(SUITE) == set(SETS)
 
 
+@pytest.mark.medium
 def test_aupr_is_the_average_precision_of_doubt_with_an_interval_around_it() -> None:
     random = np.random.default_rng(0)
     known, odd = random.uniform(0.4, 1, (300, 1)), random.uniform(0.1, 0.8, (60, 1))

@@ -27,6 +27,7 @@ def test_a_saved_model_refuses_them(encoder: ViTEncoder, saved_model_report: Rep
         serve(pixel_values=images)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", OTHERS)
 def test_an_onnx_file_refuses_them(encoder: ViTEncoder, onnx_report: Report, name: str) -> None:
     session = onnxruntime.InferenceSession(str(onnx_report.path), providers=["CPUExecutionProvider"])

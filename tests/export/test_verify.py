@@ -26,6 +26,7 @@ def test_the_photographs_are_seven_different_ones() -> None:
     assert all(np.abs(images[i] - images[j]).mean() > 0.1 for i in range(7) for j in range(i))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("count", [1, 9])
 def test_own_images_all_count(files: list[Path], encoder: ViTEncoder, count: int) -> None:
     images = np.random.default_rng(2).normal(size=(count, 32, 32, 3))
@@ -46,6 +47,7 @@ def test_another_encoders_weights_are_noticed(files: list[Path], encoder: ViTEnc
             verify(file, other)
 
 
+@pytest.mark.medium
 def test_another_size_and_a_missing_output_are_noticed(files: list[Path], rectangle: ViTEncoder) -> None:
     bare = small_encoder(class_token=False, depth=1)
     for file in files:

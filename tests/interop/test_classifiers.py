@@ -273,6 +273,7 @@ def test_a_run_does_not_start_from_a_classifiers_file(tmp_path: Path) -> None:
         load_initial(config, found)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("target", ["out.keras", "out.safetensors", "out.pth"])
 @pytest.mark.parametrize("source", ["in.keras", "in.safetensors"])
 def test_convert_carries_a_classifier(tmp_path: Path, source: str, target: str) -> None:
@@ -288,6 +289,7 @@ def test_convert_carries_a_classifier(tmp_path: Path, source: str, target: str) 
         assert again.get_config() == classifier.get_config()
 
 
+@pytest.mark.medium
 def test_convert_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without `--classifier` it is the encoder, and a line says that the head is left out."""
     save_classifier(made("cls"), tmp_path / "in.safetensors")
@@ -301,6 +303,7 @@ def test_convert_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (type(again), again.image_size, again.preprocessing) == (ViTClassifier, (48, 48), IMAGENET)
 
 
+@pytest.mark.medium
 def test_convert_refuses_what_cannot_be(tmp_path: Path) -> None:
     """One line each, and nothing is written."""
     made("mean").save(tmp_path / "mean.keras")

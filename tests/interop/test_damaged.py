@@ -150,6 +150,7 @@ SIZES = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SIZES)
 def test_a_network_that_the_file_cannot_fill_is_not_made(name: str) -> None:
     state = {**to_reference(tiny_lut()), name: np.zeros(SIZES[name], "float32")}

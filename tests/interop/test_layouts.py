@@ -97,6 +97,7 @@ def test_published_layouts(name: str) -> None:
     np.testing.assert_allclose(encoder.features(x), expected[:, encoder.prefix_tokens :].mean(1), atol=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("layout", ["timm", "huggingface", "reference"])
 @pytest.mark.parametrize("registers", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_settings_survive_a_round_trip(tmp_path: Path, layout: str, registers: int) -> None:

@@ -296,6 +296,7 @@ def test_a_compiled_classifier_learns_is_saved_and_trains_on_alike(tmp_path: Pat
         np.testing.assert_array_equal(expected.numpy(), found.numpy(), err_msg=expected.path)
 
 
+@pytest.mark.medium
 def test_a_functional_model_contains_a_classifier(tmp_path: Path) -> None:
     """The same numbers, in a file too, and the same rates of its layers."""
     classifier, x = classifier_of(), images(2)
@@ -326,7 +327,7 @@ def test_settings_come_back_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again(images(2)), classifier(images(2)))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_compiled_file_loads_in_a_new_process_that_imports_the_package(tmp_path: Path) -> None:
     """By Keras and by us, which looks at what a file names first."""
     classifier = classifier_of(depth=1)

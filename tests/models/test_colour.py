@@ -133,7 +133,7 @@ def test_each_image_is_treated_alone_and_floats_equal_bytes() -> None:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("batch", [None, 12])
+@pytest.mark.parametrize("batch", [None, pytest.param(12, marks=pytest.mark.slow)])
 def test_compiles_with_xla_for_any_batch(batch: int | None) -> None:
     images = np.random.default_rng(4).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
     colour = np.array(random_colours(12), np.float32)

@@ -41,7 +41,7 @@ def test_swapped_numbers_in_one_replica_are_named(mirrored: tuple[tf.distribute.
     check_agreement(strategy, model, "settings", 3)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_one_replicas_nan_is_a_difference_and_the_same_nan_is_none(
     mirrored: tuple[tf.distribute.Strategy, LUT],
 ) -> None:

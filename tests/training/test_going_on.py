@@ -90,7 +90,7 @@ def same(one: Any, other: Any) -> bool:
     return all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(one.variables, other.variables, strict=True))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [pytest.param({"epochs": 7}, marks=pytest.mark.slow), {"method__mask_ratio": 0.5, "seed": 3}]
 )
@@ -140,7 +140,7 @@ def files(folder: Path) -> Iterator[tuple[str, Any, str]]:
     yield "lut.safetensors", lut, other_heads
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_new_run_starts_from_files_and_says_what_it_takes(
     tmp_path: Path, begun: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,7 @@ def tiny_head_model() -> keras.Model:
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="head")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_layers_have_their_rates_on_several_replicas() -> None:
     """Each replica's own copy of a weight of 1 is decayed by the rate of its layer."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

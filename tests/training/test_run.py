@@ -233,7 +233,7 @@ def test_bad_steps_are_named_though_the_host_looks_later(
     assert [message[: len(start)] for message, start in zip(warned, told, strict=True)] == told
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on_as_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made before there was an engine, stopped inside its second epoch: the same configuration file is taken, and the
     epoch's line is what that version wrote when nobody stopped it.

@@ -27,6 +27,7 @@ def test_whole_epochs_are_permutations() -> None:
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(24), (3, 1)))
 
 
+@pytest.mark.medium
 def test_orders_are_spread_evenly() -> None:
     """Over 600 epochs of 6 images each image comes first about 100 times, also after a given other."""
     epochs = indices(0, 600, images=6, batch=6)

@@ -34,6 +34,7 @@ def assert_equal(first: Batches, second: Batches) -> None:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
+@pytest.mark.medium
 def test_batch_has_the_agreed_form() -> None:
     dataset = pretraining_dataset(
         SOURCE, batch_size=B, image_size=S, views=ViewsConfig(), seed=1, steps=1, noise_length=M
@@ -52,6 +53,7 @@ def test_batch_has_the_agreed_form() -> None:
     assert batches(view_count=1)[0].keys() == {"view1", "geometry1", "noise", "index"}
 
 
+@pytest.mark.medium
 def test_started_anywhere_equals_the_uninterrupted_run(whole: Batches) -> None:
     assert_equal(whole[3:], batches(3, parallel_calls=1))  # step 3 is in the second epoch
 
@@ -79,6 +81,7 @@ def test_an_example_does_not_depend_on_its_batch(whole: Batches) -> None:
     assert_equal(joined, whole[:2])
 
 
+@pytest.mark.medium
 def test_epochs_and_seeds_differ(whole: Batches) -> None:
     def by_index(run: Batches) -> dict[int, np.ndarray]:
         return {int(i): noise for batch in run for i, noise in zip(batch["index"], batch["noise"], strict=True)}

@@ -77,6 +77,7 @@ def test_what_does_not_pass_stops(failure: str, failing: Callable[[Exception, in
     assert "a.bmp cannot be read, its storage failed in 5 attempts (try later): start again" in str(source.damage.end)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("failure", LASTING)
 def test_what_lasts_is_replaced(failure: str, failing: Callable[[Exception, int], ImageFolder]) -> None:
     error, kind = LASTING[failure]

@@ -60,6 +60,7 @@ def _stat_that_fails(stat: Any, path: str) -> Any:
     return stat(path)
 
 
+@pytest.mark.medium
 def test_remote_folders_are_listed_read_and_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """On TensorFlow's file system in memory, which it treats as it treats buckets."""
     with pytest.raises(FileNotFoundError, match=r"data\.path: 'ram://photos' does not exist"):

@@ -190,6 +190,7 @@ def test_only_what_is_turned_is_left_to_pillow(told: str) -> None:
     assert decode_with_pillow(content).shape == ((60, 40, 3) if TURNS[told] else (40, 60, 3))
 
 
+@pytest.mark.medium
 def test_a_deep_png_is_turned_too(tmp_path: Path) -> None:
     content = encoded(Image.fromarray(values(12)), "PNG", exif=turned(6))
     assert decoded(tmp_path, "a.png", content).shape == (32, 24, 3)

@@ -77,6 +77,7 @@ def data(tmp_path: Path) -> dict[str, DataConfig]:
     }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("source", ["image_folder", "tfrecord"])
 def test_parts_are_disjoint_and_complete_and_counted_before(source: str, data: dict[str, DataConfig]) -> None:
     listing = list_data(data[source])
@@ -164,6 +165,7 @@ def test_damage_brings_no_image_into_another_part(source: str, tmp_path: Path) -
         assert len(part) == len(own)
 
 
+@pytest.mark.medium
 def test_both_parts_count_damage_together(tmp_path: Path) -> None:
     write_files(tmp_path, *(f"{number}.png" for number in range(4)))
     (tmp_path / "1.png").write_bytes(b"")

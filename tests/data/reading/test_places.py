@@ -52,7 +52,7 @@ def test_a_run_directory_keeps_names_of_any_kind() -> None:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", [SOME[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SOME[1:])])
 def test_records_in_folders_of_any_name_are_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir()
@@ -71,6 +71,7 @@ def test_a_pattern_of_folders_is_one(tmp_path: Path) -> None:
     assert numbers(configured(command)) == [0, 1]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["a b [1] {c} *?", "Übung's $HOME;/"])
 def test_the_printed_command_reads_what_was_prepared(name: str, tmp_path: Path) -> None:
     write_files(tmp_path / "images", "cat/0.png", "dog/1.png")

@@ -56,6 +56,7 @@ def test_damaged_remote_records_end_there(pattern: str, caplog: pytest.LogCaptur
         open_tfrecord("ram://damaged/junk.tfrecord", None, None)
 
 
+@pytest.mark.medium
 def test_a_flipped_bit_and_a_cut_file_are_replaced(pattern: str, caplog: pytest.LogCaptureFixture) -> None:
     first, _, last = (Path(pattern.replace("*", str(n))) for n in range(3))
     start = list_records([str(first)]).index.start[4]

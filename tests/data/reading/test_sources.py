@@ -87,6 +87,7 @@ def _moving(image: Image.Image, kind: str, **options: Any) -> bytes:
     )
 
 
+@pytest.mark.medium
 def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
     for name, (write, _) in ODD_FILES.items():
         (tmp_path / name).write_bytes(write(picture()))
@@ -140,6 +141,7 @@ def test_damaged_files_are_replaced_counted_and_logged(damaged_folder: Path, cap
     assert sum(source.damage.counts.values()) == 6  # once each
 
 
+@pytest.mark.medium
 def test_damage_leaves_all_other_examples_alone(damaged_folder: Path) -> None:
     source = ImageFolder(damaged_folder, damaged_share=0.6)
     dataset = pretraining_dataset(

@@ -26,6 +26,7 @@ def ramp(height: int, width: int) -> np.ndarray:
     return np.stack(np.broadcast_arrays(rows[:, None], columns[None], 128.0), axis=-1).round().astype(np.uint8)
 
 
+@pytest.mark.medium
 def test_resizing_equals_pillow(draws: np.ndarray) -> None:
     with np.load(GOLDEN, allow_pickle=False) as golden:
         image, small, large = (
@@ -39,6 +40,7 @@ def test_resizing_equals_pillow(draws: np.ndarray) -> None:
         assert error.mean() < 0.5 and error.max() <= 12
 
 
+@pytest.mark.medium
 def test_padding_equals_pillow(draws: np.ndarray) -> None:
     with np.load(GOLDEN, allow_pickle=False) as golden:
         crop, padded = golden["crop"], golden["pad4_reflect"]
@@ -95,6 +97,7 @@ def test_random_resized_crop_keeps_to_area_and_shape(draws: np.ndarray) -> None:
     assert 0.73 < aspect.min() < 0.8 and 1.25 < aspect.max() < 1.36
 
 
+@pytest.mark.medium
 def test_a_rectangle_is_cut_from_rectangles_like_it(draws: np.ndarray) -> None:
     image = ramp(120, 160)
     geometry = np.array([cut(image, row, (72, 32), MAE_CROP, 1)[0].geometry for row in draws[:200]])

@@ -28,6 +28,7 @@ def test_draws_are_uniform(draws: np.ndarray) -> None:
     assert np.abs(between).max() < 5 / np.sqrt(len(draws))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("crop", ["simple", "random_resized"])
 def test_each_number_decides_one_thing(crop: str, draws: np.ndarray) -> None:
     views = ViewsConfig(crop=crop)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ def mixed(step: int, views: FinetuneViews) -> tuple[np.ndarray, np.ndarray]:
     return images.numpy(), targets.numpy()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_targets_are_mixed_as_pixels_are(kind: str) -> None:
     views, shares = FinetuneViews(mixup=float(kind == "mixup"), cutmix=float(kind == "cutmix")), []

@@ -107,6 +107,7 @@ def test_all_fifteen_are_there() -> None:
     assert KNOWN.keys() == PILLOW.keys() | AFFINE.keys() and len(KNOWN) == 15
 
 
+@pytest.mark.medium
 def test_operations_are_drawn_evenly_and_applied_half_of_the_time() -> None:
     """`which` chooses the operation, `whether` below a half applies it, `direction` is its sign."""
     image = tf.constant(SMOOTH)
