@@ -23,12 +23,6 @@ SETS = {
     "inaturalist2019", "inaturalist2021", "pets", "stl10", "tiny_imagenet", "vit_base_imagenet", "vit_large_imagenet",
     "vit_small_imagenet",
 }  # fmt: skip
-# A step of these is taken in every test run, of the others where slow tests are asked for.
-EVERY_TIME = {("finetune", "cifar10"), ("probe", "cifar10")}
-TAKEN = [
-    pytest.param(path, marks=pytest.mark.medium if (path.parent.name, path.stem) in EVERY_TIME else pytest.mark.slow)
-    for path in RECIPES
-]
 
 
 def named(path: Path) -> str:
@@ -119,7 +113,7 @@ def shrunk(config: Any, root: Path) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", TAKEN, ids=named)
+@pytest.mark.parametrize("path", RECIPES, ids=named)
 def test_a_step_of_a_recipe_runs(path: Path, tmp_path: Path) -> None:
     import lut_tf
 

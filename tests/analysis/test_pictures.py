@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from networks import tiny_batch, tiny_encoder, tiny_lut
 from PIL import Image
