@@ -72,7 +72,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_pytorch_computes_the_golden_losses_without_tensorflow() -> None:
     """1e-5 relative at step 0 of the reference program's numbers; training is refused, and the line says what to do."""

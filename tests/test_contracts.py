@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,9 +109,21 @@ METHODS = [
 ]
 
 
-@pytest.fixture(params=CONTRACTS.values(), ids=CONTRACTS.keys())
+# What these hold is in the others too, each by itself.
+SECOND = {
+    "encoder of rectangles", "head without norm", "LUT of class tokens, a masked teacher", "MAE with register tokens",
+    "LUT guided by its teacher", "SimMIM guided by weights",
+}  # fmt: skip
+
+
+def normally(names: Iterable[str]) -> list[Any]:
+    """The names, those of `SECOND` for the slow run."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SECOND else name for name in names]
+
+
+@pytest.fixture(params=normally(CONTRACTS))
 def contract(request: pytest.FixtureRequest) -> Contract:
-    return request.param
+    return CONTRACTS[request.param]
 
 
 def shapes(network: Any) -> list[tuple[str, tuple[int, ...], bool]]:
@@ -160,7 +172,9 @@ def test_saved_and_loaded_it_computes_the_same(contract: Contract, tmp_path: Pat
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", ["float32", "mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_each_precision_keeps_float32_where_it_counts(contract: Contract, precision: str) -> None:
     """Weights float32; losses float32 and finite; a network's output in the precision's compute type."""
     network = contract.make(dtype=precision)
@@ -177,7 +191,11 @@ def test_each_precision_keeps_float32_where_it_counts(contract: Contract, precis
 @pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("LUT", "mixed_bfloat16"), ("LUT", "mixed_float16"), *((name, "float32") for name in METHODS)],
+    [
+        ("LUT", "mixed_bfloat16"),
+        ("LUT", "mixed_float16"),
+        *(pytest.param(name, "float32", marks=pytest.mark.slow if name in SECOND else ()) for name in METHODS),
+    ],
 )
 def test_a_method_takes_a_step(name: str, precision: str) -> None:
     """The loss is finite, everything that can be trained has moved, and the teacher follows."""

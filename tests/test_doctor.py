@@ -12,7 +12,7 @@ from lut_tf import cli
 from lut_tf.step.tensorflow_step import TensorFlowStep
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_doctor_prints_what_a_report_needs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
     monkeypatch.setenv("NCCL_DEBUG", "INFO")

@@ -120,7 +120,7 @@ def test_a_finished_run_started_again_trains_and_measures_nothing(
     assert again.classes == whole.classes
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_that_ends_before_its_result_is_written_finds_its_best_epoch_again(
     whole: FinetuneResult, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ def test_what_is_no_batch_is_refused_by_fit_in_a_sentence(arguments: tuple[Any, 
         model.fit(*arguments, verbose=0)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_loaded_method_trains_on_as_if_it_had_not_been_saved(tmp_path: Path) -> None:
     """Compilation, optimizer's state, schedule and what does not decay come back: the next step is the same."""
     model = tiny_mae()  # half of the time to trace

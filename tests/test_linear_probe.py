@@ -167,6 +167,7 @@ def test_rates_side_by_side_learn_what_each_learns_alone(encoder: Path, whole: W
     assert result is not None and result.details["base_learning_rate"] == {"cls": 1.0, "mean": 1.0}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("rates", [(0.1, 1e4), (1e4,)])
 def test_too_large_a_rate_disturbs_no_other_and_is_not_finite_where_it_is_alone(
     rates: tuple[float, ...],
@@ -284,6 +285,7 @@ def test_halves_of_the_held_out_images_share_none() -> None:
         judges_of(LinearProbeConfig(init_from="x"), Parts(labelled(4), Chosen(labelled(40), np.arange(2)), None))
 
 
+@pytest.mark.medium
 def test_batches_begin_anywhere_and_leave_unknown_classes_out() -> None:
     source = ArraySource(np.random.default_rng(0).integers(0, 256, (12, 9, 9, 3)).astype(np.uint8),
                          np.array([-1, 0, 1, 2] * 3, np.int32))  # fmt: skip

@@ -162,7 +162,12 @@ def test_another_configuration_is_refused_and_nothing_changes(tmp_path: Path) ->
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if "small" in path.stem or "large" in path.stem else ())
+     for path in sorted(CONFIGS.glob("*.yaml"))],
+    ids=lambda path: path.stem,
+)  # fmt: skip
 def test_every_recipe_builds_and_takes_a_step(path: Path) -> None:
     """At a smoke size: the recipe's method, ratios, weights and optimizer, with a narrow and shallow network."""
     config = from_yaml(path.read_text(encoding="utf-8"))

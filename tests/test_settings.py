@@ -371,9 +371,8 @@ def placed(values: dict[str, Any], images: Path) -> dict[str, Any]:
 
 # One of each group and respect; the rest are slow, but need no more than a line in `SEEN` to be asked about.
 NORMALLY = (
-    "seed", "data.holdout", "views.padding", "encoder.depth", "decoder.depth", "method.mask_ratio",
-    "method.head.hidden", "optimizer.weight_decay", "optimizer.max_bad_steps", "probe.every",
-    "logging.pictures_every", "checkpoint.keep_every", "compute.precision",
+    "seed", "views.padding", "encoder.depth", "method.mask_ratio", "optimizer.weight_decay", "probe.every",
+    "checkpoint.keep_every", "compute.precision",
 )  # fmt: skip
 
 

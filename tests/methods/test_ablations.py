@@ -35,6 +35,13 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+# All together, and the two that it leaves out; the rest are its parts.
+NORMALLY = [
+    name if name in ("all", "class token", "masked teacher") else pytest.param(name, marks=pytest.mark.slow)
+    for name in FORMS
+]
+
+
 def headed(model: LUT, x: Any) -> Any:
     return model.predictor(model.projector(x, training=False), training=False)
 
@@ -98,7 +105,8 @@ def expected_term(model: LUT, batch: dict[str, Any], student: int, teacher: int,
     return np.mean([distance(headed(model, q[i]), target(k[i])) if i.any() else 0.0 for q, k, i in rows])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.medium
+@pytest.mark.parametrize("form", NORMALLY)
 def test_a_form_is_what_its_sentence_says(form: str) -> None:
     """1e-5: the mean over directions, steered tokens and supervisions of the distances, computed one by one."""
     model = model_of(form)
@@ -117,7 +125,8 @@ def test_a_form_is_what_its_sentence_says(form: str) -> None:
     assert float(losses["context"]) == pytest.approx(float(np.mean(terms)), rel=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.medium
+@pytest.mark.parametrize("form", NORMALLY)
 def test_gradients_of_a_form_are_finite_and_reach_what_it_steers(form: str) -> None:
     """The context loss alone teaches encoder and heads; decoder and map where masked tokens are steered, only there."""
     model = model_of(form)
@@ -232,6 +241,7 @@ def test_more_noise_changes_nothing_else_of_the_batches() -> None:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+@pytest.mark.medium
 def test_a_batch_that_does_not_say_where_its_views_lie_is_refused() -> None:
     model = tiny_lut(context_supervision="tokens")
     batch = {name: value for name, value in tiny_batch(model).items() if name != "geometry2"}

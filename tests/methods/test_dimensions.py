@@ -155,7 +155,7 @@ def test_gradients_by_torch(case: Case) -> None:
 UPDATED = {"default"}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name if name in UPDATED else slow(name) for name in CASES])
 def test_updates_by_torch(name: str) -> None:
     """Weights after 3 AdamW steps 1e-4, losses 1e-4: guards `fit` end to end."""

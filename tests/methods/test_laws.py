@@ -112,7 +112,7 @@ def test_a_masked_patch_is_not_seen(seed: int) -> None:
         np.testing.assert_array_equal(outputs[name], other[name])
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @few
 @given(seed=seeds, order=st.permutations(range(CASE.batch)))
 def test_permuting_the_batch_permutes_the_outputs(seed: int, order: list[int]) -> None:

@@ -62,6 +62,7 @@ def test_places_are_those_of_plain_loops(grid: tuple[int, int]) -> None:
     np.testing.assert_allclose(tokens_at(tokens, locations, grid), found, atol=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("size", "views"),
     [

@@ -130,6 +130,7 @@ def test_the_papers_counts(settings: dict[str, Any], expected: tuple[int, int, i
 GUIDED = {"MAE": (tiny_mae, 0.4), "SimMIM": (tiny_simmim, 0.5), "LUT": (tiny_lut, 0.4)}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", GUIDED)
 def test_thrown_patches_are_seen_by_nothing(name: str) -> None:
     """Exact, for each method: what lies there changes neither predictions nor reconstruction."""
@@ -170,6 +171,7 @@ def test_a_second_view_sees_other_patches_at_random() -> None:
     assert np.abs(other.sum(axis=0) / (~seen).sum(axis=0) - 1 / 3).max() < 0.03
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_teacher_guides_the_student(symmetric: bool) -> None:
     """View 1's plan is that of the teacher's attention to the whole view 1, whichever views the context loss asks."""

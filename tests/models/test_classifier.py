@@ -123,6 +123,7 @@ def test_positions_are_resized_as_the_references(reference: Golden) -> None:
     assert classifier.image_size == (48, 48) and classifier(np.zeros((1, 48, 48, 3), "float32")).shape == (1, 10)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("settings", [{}, {"register_tokens": 2, "layer_scale": True}], ids=["plain", "DINOv2"])
 def test_a_classifier_of_an_encoder_sees_its_tokens(pooling: str, settings: dict[str, Any]) -> None:

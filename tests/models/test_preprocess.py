@@ -89,7 +89,7 @@ def test_what_feeds_an_encoder_asks_it() -> None:
     np.testing.assert_allclose(sample_images((16, 16), OTHER) * OTHER.std + OTHER.mean, shown, atol=1e-5)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_exported_files_name_it(tmp_path: Path) -> None:
     encoder = tiny_encoder(preprocessing=OTHER)
     to_onnx(encoder, tmp_path / "encoder.onnx")
