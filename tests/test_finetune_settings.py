@@ -23,6 +23,7 @@ from test_settings import FOLDER, MISTAKEN, RECORDS, TFDS, Enough, Mistake, Watc
 
 from lut_tf.config import FinetuneConfig, settings
 from lut_tf.data import finetuning_dataset
+from lut_tf.evaluate.answers import Answers
 from lut_tf.tasks.finetune import finetune
 
 pytestmark = pytest.mark.medium
@@ -98,17 +99,15 @@ class WatchedFinetuning(Watched):
     def __init__(self, config: FinetuneConfig, respect: str, patch: pytest.MonkeyPatch) -> None:
         super().__init__(config, respect, patch)
         patch.setattr("lut_tf.tasks.finetune.finetuning_dataset", self.batches)
-        patch.setattr("lut_tf.tasks.finetune_result.guesses_of", self.guesses_of)
+        patch.setattr("lut_tf.tasks.finetune_result.answers", self.answers)
         patch.setattr(
             "lut_tf.models.classifier.ViTClassifier.save", lambda model, path: Path(path).write_bytes(b"saved")
         )
 
-    def guesses_of(self, classifier: Any) -> Callable[[Any, np.ndarray], np.ndarray]:
-        def guess(source: Any, chosen: np.ndarray) -> np.ndarray:
-            self.probes.append(len(chosen))
-            return np.zeros((len(chosen), 1), np.int32)
-
-        return guess
+    def answers(self, classifier: Any, source: Any, chosen: np.ndarray) -> Answers:
+        self.probes.append(len(chosen))
+        count = len(chosen)
+        return Answers(np.zeros((count, 1), np.int64), np.ones((count, 1), np.float32), np.ones(count, bool))
 
     def batches(self, source: Any, *, batch_size: int, steps: int, **options: Any) -> Any:
         """Make the pipeline only where it is looked at."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ MOST = 1000
 LONGEST = 22
 
 
-def confusion_matrix(guessed: NDArray[np.int32], labels: NDArray[np.int32], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(guessed: NDArray[np.integer[Any]], labels: NDArray[np.int32], classes: int) -> NDArray[np.int64]:
     """Count the images of each class (rows) by the class that they are taken for (columns).
 
     Args:
@@ -39,7 +40,7 @@ def confusion_matrix(guessed: NDArray[np.int32], labels: NDArray[np.int32], clas
 
 
 def draw_confusion(
-    guessed: NDArray[np.int32],
+    guessed: NDArray[np.integer[Any]],
     labels: NDArray[np.int32],
     names: Sequence[str],
     confusions: Sequence[tuple[int, int, int]],

@@ -14,11 +14,12 @@ from lut_tf.data.batches.evaluation import evaluation_dataset
 from lut_tf.data.reading.damaged import raise_damage
 from lut_tf.data.reading.sources import Chosen, Source, name_of
 from lut_tf.errors import Stopped
+from lut_tf.evaluate.classification import TOP
 from lut_tf.evaluate.progress import line
 from lut_tf.models.classifier import ViTClassifier
 from lut_tf.models.preprocess import normalise
 
-BATCH, TOP = 100, 5
+BATCH = 100
 Numbers = NDArray[np.int64]
 
 

@@ -1,52 +1,16 @@
-"""What a classifier says of images, and how often it is right."""
+"""How often guesses of images' classes are right, and which classes are mistaken for which (NumPy alone)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from lut_tf.data.batches.evaluation import evaluation_dataset
-from lut_tf.data.reading.sources import Source
-from lut_tf.models.classifier import ViTClassifier
-from lut_tf.models.preprocess import normalise
-
-BATCH, TOP = 100, 5
-Guesses = NDArray[np.int32]
+TOP = 5
+Guesses = NDArray[np.integer[Any]]
 """The classes that each image most likely has, (N, K), the likeliest first."""
-
-
-@lru_cache(maxsize=2)  # a measure every epoch must not trace the classifier anew
-def guesses_of(classifier: ViTClassifier, most: int = TOP) -> Callable[[Source, NDArray[np.int64]], Guesses]:
-    """Return a function from a source and (N,) indices to the `most` likeliest classes of each image.
-
-    Images go through in batches, and of a batch's logits only the classes' numbers are kept: 4 · `most` bytes an image.
-
-    Args:
-        classifier: in inference mode.
-        most: classes an image K; at most those there are.
-    """
-    how, count = classifier.preprocessing, min(most, classifier.classes)
-    images = tf.TensorSpec((None, *classifier.image_size, 3), tf.uint8)
-
-    def forward(batch: tf.Tensor) -> tf.Tensor:
-        return tf.math.top_k(classifier(normalise(batch, how), training=False), count).indices
-
-    compiled = tf.function(forward, input_signature=[images])
-
-    def guess(source: Source, indices: NDArray[np.int64]) -> Guesses:
-        found = np.empty((len(indices), count), np.int32)
-        start = 0
-        for batch, _ in evaluation_dataset(source, indices, classifier.image_size, BATCH, how):
-            found[start : start + len(batch)] = compiled(batch).numpy()
-            start += len(batch)
-        return found
-
-    return guess
 
 
 class Tally(NamedTuple):
@@ -105,7 +69,7 @@ class ClassRow(NamedTuple):
         return self.right / self.images if self.images else float("nan")
 
 
-def class_rows(guessed: NDArray[np.int32], labels: NDArray[np.int32], names: Sequence[str]) -> list[ClassRow]:
+def class_rows(guessed: NDArray[np.integer[Any]], labels: NDArray[np.int32], names: Sequence[str]) -> list[ClassRow]:
     """Return a row for each class; no matrix of classes by classes is made.
 
     Args:
@@ -121,7 +85,7 @@ def class_rows(guessed: NDArray[np.int32], labels: NDArray[np.int32], names: Seq
     return rows
 
 
-def confusions(guessed: NDArray[np.int32], labels: NDArray[np.int32]) -> list[tuple[int, int, int]]:
+def confusions(guessed: NDArray[np.integer[Any]], labels: NDArray[np.int32]) -> list[tuple[int, int, int]]:
     """Return (class, class that it was taken for, how often), the most frequent first."""
     wrong = guessed != labels
     pairs, times = np.unique(np.stack([labels[wrong], guessed[wrong]]), axis=1, return_counts=True)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from lut_tf.data.batches.evaluation import evaluation_dataset
 from lut_tf.data.reading.sources import Source
-from lut_tf.evaluate.classification import BATCH, TOP, Guesses
+from lut_tf.evaluate.answers import BATCH
+from lut_tf.evaluate.classification import TOP, Guesses
 from lut_tf.evaluate.progress import line
 from lut_tf.methods.linear_probe import LinearProbe
 
@@ -33,7 +34,7 @@ def head_guesses(model: LinearProbe, source: Source, heads: Sequence[str], what:
         what: is asked, in words, for a line on the terminal; empty: none.
     """
     known, _ = known_labels(source)
-    forward, found = _forward(model, tuple(heads)), np.empty((len(heads), len(known), _most(model)), np.int32)
+    forward, found = _forward(model, tuple(heads)), np.empty((len(heads), len(known), _most(model)), np.int64)
     encoder, start = model.frozen.encoder, 0
     with line(what, len(known) if what else 0) as shown:
         for images, _ in evaluation_dataset(source, known, encoder.image_size, BATCH, encoder.preprocessing):

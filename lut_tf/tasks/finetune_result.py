@@ -16,7 +16,8 @@ from lut_tf.analysis.curves import draw_accuracy_curves
 from lut_tf.config import FinetuneConfig
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Parts, Source
-from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, guesses_of, tally
+from lut_tf.evaluate.answers import answers
+from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, tally
 from lut_tf.evaluate.frozen import data_facts
 from lut_tf.evaluate.results import FOLDER, Figure, Result, accuracy, read_result, save_result
 from lut_tf.interop.keras_files import load_keras
@@ -126,10 +127,14 @@ class Measures:
         return tally(guesses, labels, self.classes.count).shares
 
     def guesses(self, classifier: ViTClassifier, source: Source) -> tuple[Guesses, NDArray[np.int32]]:
-        """Return a classifier's guesses of a part's images whose class is known, and the classes."""
+        """Return a classifier's guesses of a part's images whose class is known, and the classes.
+
+        Images that cannot be read are left out, as `lut-tf evaluate` leaves them out.
+        """
         assert source.labels is not None
         known = _known(source)
-        return guesses_of(classifier)(source, known), source.labels[known]
+        found = answers(classifier, source, known)
+        return found.best[found.readable], source.labels[known][found.readable]
 
     def figures(self, guesses: Guesses, labels: NDArray[np.int32]) -> dict[str, Figure]:
         """Return accuracies with their intervals."""
