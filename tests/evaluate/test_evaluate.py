@@ -23,6 +23,7 @@ from lut_tf.evaluate.class_maps import imagenet_ids
 from lut_tf.evaluate.results import read_result
 from lut_tf.interop.sources import checksum
 from lut_tf.models.preprocess import normalise
+from lut_tf.tasks.predict import titles
 
 SIZE = 16
 NAMES = ["ape", "bee", "cow"]
@@ -261,6 +262,10 @@ def test_predict_tables_and_pictures(
     assert "no names for its classes" in out[3] and out[4] == f"wrote {picture}"
     with Image.open(picture) as drawn:
         assert drawn.format == "PNG" and drawn.width > 400
+
+
+def test_images_that_are_called_alike_are_drawn_with_their_folders() -> None:
+    assert titles(["p/ship/0.jpg", "p/frog/0.jpg", "p/frog/1.jpg"]) == ["ship/0.jpg", "frog/0.jpg", "1.jpg"]
 
 
 @pytest.mark.parametrize(
