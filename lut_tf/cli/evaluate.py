@@ -10,11 +10,14 @@ from lut_tf.cli.measuring import OTHER_IMAGES
 from lut_tf.cli.verb import Verb
 from lut_tf.config import FinetuneConfig, add_config_arguments, config_from, get_setting, settings, validate
 from lut_tf.config.evaluating import EvaluateConfig
+from lut_tf.interop.classifier_sources import find_classifier
 from lut_tf.paths import spelled_out
 from lut_tf.startup import import_tensorflow
 from lut_tf.training.run_directory import RunFiles, read_saved
 
 OTHERS = ("suite", *OTHER_IMAGES)
+HOW_READ = ("data.source", "data.image_feature", "data.label_feature", "data.apply_exif", "data.bits")
+"""Settings that say how images are read: those of a run hold of other images (`data.path`, `data.name`) too."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,9 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Evaluate, and print the table and where the result is."""
     own = _own_images(arguments)
+    if any(name in arguments.given.values for name in OTHERS):
+        arguments.given.values = {name: own[name] for name in HOW_READ if name in own} | arguments.given.values
+        own = {}
     arguments.given.values = own | arguments.given.values
     config = config_from(arguments)
     validate(config)
+    find_classifier(arguments.classifier)
     _check_images(arguments.classifier, config, own, arguments.given.values)
     from lut_tf.tasks.evaluate import evaluate, preflight
 
@@ -43,11 +50,12 @@ def run(arguments: Namespace) -> None:
 
 
 def _own_images(arguments: Namespace) -> dict[str, Any]:
-    """Return the settings of `data` of the fine-tuning run that a classifier is of; none where others are given."""
+    """Return the settings of `data` of the fine-tuning run of a classifier; none where a source or suite is given."""
     path = Path(spelled_out(arguments.classifier))
     files = RunFiles(path if path.is_dir() else path.parent)
     of_run = path.is_dir() or path in (files.classifier, files.best)
-    if not of_run or not files.structure.is_file() or any(name in arguments.given.values for name in OTHERS):
+    given = any(name in arguments.given.values for name in ("suite", "data.source"))
+    if given or not of_run or not files.structure.is_file():
         return {}
     named = f"CLASSIFIER={arguments.classifier!r}"
     config = read_saved(files, FinetuneConfig, named, "give the images, --data.source and --data.path")

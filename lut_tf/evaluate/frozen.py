@@ -115,7 +115,7 @@ def data_facts(data: DataConfig, listing: Listing, parts: Parts) -> dict[str, An
     final, known = parts.final, parts.train.labels
     return {
         "source": data.source,
-        "name": _data_name(data),
+        "name": data_name(data, data.path),
         "digest": listing.digest,
         "evaluation_digest": listing.evaluation_digest,
         "images": len(parts.train),
@@ -173,13 +173,19 @@ def check_labelled(data: DataConfig, listing: Listing) -> None:
         )
 
 
-def _data_name(data: DataConfig) -> str:
-    """Return what people call the images: the data set's name, or the last folders of the path."""
+def data_name(data: DataConfig, path: str | None) -> str:
+    """Return what people call the images at a path: the data set's name, or the path's last folders.
+
+    Args:
+        data: the settings that name them.
+        path: of these images; None: that of the training images, which they were held out of.
+    """
     if data.source == "tfds":
         return str(data.name)
-    if data.path is None:
+    path = path or data.path
+    if path is None:
         return data.source
-    parts = Path(data.path).parts
+    parts = Path(path).parts
     return "/".join(parts[-3:-1] if data.source == "tfrecord" else parts[-2:]).strip("/") or data.source
 
 

@@ -15,18 +15,16 @@ from lut_tf.config import DataConfig, validate
 from lut_tf.config.evaluating import EvaluateConfig
 from lut_tf.data.reading.digest import digest_of
 from lut_tf.data.reading.listing import Listing, list_data
-from lut_tf.evaluate.frozen import check_place
+from lut_tf.evaluate.frozen import check_place, data_name
 from lut_tf.evaluate.results import Figure, Result, accuracy, save_result
 from lut_tf.evaluate.suite import SUITE, Listed, find_suite
 from lut_tf.interop.classifier_sources import OpenedClassifier, find_classifier, open_classifier
 
 if TYPE_CHECKING:
-    from lut_tf.data.reading.sources import Parts, Source
+    from lut_tf.data.reading.sources import Source
     from lut_tf.evaluate.classification import ClassRow
 
 Suite = dict[str, dict[str, Listed]]
-ALL_IMAGES = "given"
-"""What the part is called that is all of `data.path` or `data.split`, where no evaluation images are named."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def evaluate(
         result, rows = _on_images(opened, named, config.data, listed)
     else:
         result, rows = _on_suite(opened, named, listed, config.data.damaged_share), []
-    return Evaluation(result, save_result(result, opened.source), tuple(rows))
+    return Evaluation(result, save_result(result, source), tuple(rows))
 
 
 def _on_suite(opened: OpenedClassifier, named: str, suite: Suite, damaged_share: float) -> Result:
@@ -121,19 +119,21 @@ def _on_images(
     source = parts.final or parts.train
     labels = _right_classes(source, opened, named, data)
     known = np.flatnonzero(labels >= 0)
-    part = _part(parts, source)
-    found = answers(opened.classifier, source, known, what=f"{part} images")
+    whole, held = source is parts.train, parts.name(source) == "held-out"
+    found = answers(opened.classifier, source, known, what="held-out images" if held else "images")
     labels, best = labels[known][found.readable], found.best[found.readable].astype(np.int32)
     counted = tally(best, labels, opened.classifier.classes)
     rows = class_rows(best[:, 0], labels, opened.called)
-    digest = digest_of(listing.train) if part == ALL_IMAGES else listing.evaluation_digest
+    digest = digest_of(listing.train) if whole else listing.evaluation_digest
+    # The same images are the same part, whether a run's evaluation images or given as they are.
+    part = f"{counted.images} {'held-out ' if held and not whole else ''}images"
     result = Result(
         "evaluate",
         {name: accuracy(right, counted.images) for name, right in counted.right.items()},
         opened.facts,
         {
             "source": data.source,
-            "name": data.name or (Path(data.path).name if data.path else data.source),
+            "name": data_name(data, data.path if whole else data.evaluation_path),
             "evaluation_digest": digest,
             "images": counted.images,
             "classes": opened.classifier.classes,
@@ -147,10 +147,6 @@ def _on_images(
         },
     )
     return result, rows
-
-
-def _part(parts: Parts, source: Source) -> str:
-    return ALL_IMAGES if source is parts.train else parts.name(source)
 
 
 def _right_classes(source: Source, opened: OpenedClassifier, named: str, data: DataConfig) -> NDArray[np.int32]:
@@ -208,7 +204,7 @@ def _table(result: Result, rows: Sequence[ClassRow]) -> list[str]:
     from lut_tf.tasks.finetune_result import class_table
 
     data: dict[str, Any] = result.data
-    title = f"accuracy on {data['images']} {data['part']} images of {data['name']}"
+    title = f"accuracy on {data['part']} of {data['name']}"
     figures = [f"{name.replace('top', 'top-'):<8}{figure!s:>20}" for name, figure in result.figures.items()]
     unlabelled = result.details["unlabelled"]
     notes = [f"{unlabelled} images without a label are not counted"] if unlabelled else []

@@ -19,7 +19,7 @@ from lut_tf.data.reading.sources import Parts, Source
 from lut_tf.evaluate.answers import answers
 from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, tally
 from lut_tf.evaluate.frozen import data_facts
-from lut_tf.evaluate.results import FOLDER, Figure, Result, accuracy, read_result, save_result
+from lut_tf.evaluate.results import FOLDER, Figure, Result, accuracy, read_result, results_path, save_result
 from lut_tf.interop.keras_files import load_keras
 from lut_tf.interop.sources import checksum
 from lut_tf.methods.classification import Classification
@@ -70,6 +70,8 @@ class FinetuneResult:
             "curves": self.files.curves,
             "metrics": self.files.metrics,
         }
+        if self.result is not None:
+            places["result"] = results_path(self.files.root, self.result.name)
         opens = [f"{name + ':':<17}{path}" for name, path in places.items() if path.exists()]
         if self.result is None:
             return "\n".join(["", f"not measured: {self.why_not}", "", *opens])
@@ -110,15 +112,20 @@ class Measures:
         return self.parts.name(self.parts.final)
 
     @property
+    def by_the_same(self) -> bool:
+        """Whether the best epoch is chosen by the images that the closing figures are of."""
+        return self.parts.validation is self.parts.final
+
+    @property
     def said(self) -> str:
         """What is measured when, or why nothing is."""
         if not self.possible:
             return f"no accuracies: {self.why_none}"
         assert self.parts.validation is not None and self.parts.final is not None
-        return (
-            f"top-1 after each epoch on {len(_known(self.parts.validation))} validation images, at the end on "
-            f"{len(_known(self.parts.final))} {self.part} images"
-        )
+        last = f"{len(_known(self.parts.final))} {self.part} images"
+        if self.by_the_same:
+            return f"top-1 after each epoch, and at the end, on the same {last}: the best epoch is chosen by them"
+        return f"top-1 after each epoch on {len(_known(self.parts.validation))} validation images, at the end on {last}"
 
     def while_training(self) -> dict[str, float]:
         """Return the accuracies on the validation part."""
@@ -215,6 +222,7 @@ def closed(
     draw_accuracy_curves(files.metrics, files.curves, best_epoch)
     details = {
         "best_epoch": best_epoch,
+        "best_chosen_by_the_same": measures.by_the_same,
         "classes": {row.name: [row.right, row.images] for row in rows},
         "confusions": [list(pair) for pair in mistaken[:CONFUSIONS]],
     }
@@ -273,7 +281,8 @@ def _read_classes(path: Path) -> list[ClassRow]:
 def _figures_table(result: Result) -> list[str]:
     figures, epoch = result.figures, result.details.get("best_epoch")
     names: list[str] = [name for name in ("top1", "top5") if name in figures]
-    rows: dict[str, list[str]] = {"last epoch": names, f"best epoch ({epoch})": [f"best/{name}" for name in names]}
+    best = f"best epoch ({epoch})" + (", chosen by these" if result.details.get("best_chosen_by_the_same") else "")
+    rows: dict[str, list[str]] = {"last epoch": names, best: [f"best/{name}" for name in names]}
     title = f"accuracy on {result.data['part']}"
     lines = [f"{title:<40}" + "".join(f"{name.replace('top', 'top-'):>20}" for name in names)]
     for words, row in rows.items():

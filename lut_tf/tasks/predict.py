@@ -187,12 +187,10 @@ def predict(source: str | os.PathLike[str], paths: Sequence[str], output: Path |
         return predictions
     from lut_tf.analysis.answers import draw_answers
 
+    names = titles([one.image for one, _ in shown])
     captions = [
-        (
-            Path(one.image).name,
-            [(predictions.name(n), share) for n, share in zip(one.classes, one.probabilities, strict=True)],
-        )
-        for one, _ in shown
+        (title, [(predictions.name(n), share) for n, share in zip(one.classes, one.probabilities, strict=True)])
+        for title, (one, _) in zip(names, shown, strict=True)
     ]
     draw_answers([view for _, view in shown], captions, output)
     return Predictions(predictions.each, predictions.names, output, len(shown))
@@ -222,6 +220,13 @@ def _views(paths: Sequence[str], classifier: Any) -> Iterator[list[tuple[str, ND
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(paths), BATCH):
             yield list(pool.map(read, paths[start : start + BATCH]))
+
+
+def titles(images: Sequence[str]) -> list[str]:
+    """Return the files' names; of those that are called alike, with the folder, `ship/0001.jpg`."""
+    names = [Path(image).name for image in images]
+    parts = [Path(image).parts for image in images]
+    return [name if names.count(name) == 1 else "/".join(of[-2:]) for name, of in zip(names, parts, strict=True)]
 
 
 def class_words(name: str) -> str:

@@ -88,7 +88,8 @@ class Probes:
             return f"no probes: {self.why_none}"
         lines = []
         if 0 < self.every <= self.config.epochs:
-            lines.append(f"k-NN and linear every {self.every} epochs on {self._asked(self.parts.validation)}")
+            often = "each epoch" if self.every == 1 else f"every {self.every} epochs"
+            lines.append(f"k-NN and linear {often} on {self._asked(self.parts.validation)}")
         if self._wanted:
             lines.append(f"the closing table on {self._asked(self.final)}")
         return f"probes: {'; '.join(lines)}" if lines else ""

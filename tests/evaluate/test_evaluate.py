@@ -23,6 +23,7 @@ from lut_tf.evaluate.class_maps import imagenet_ids
 from lut_tf.evaluate.results import read_result
 from lut_tf.interop.sources import checksum
 from lut_tf.models.preprocess import normalise
+from lut_tf.tasks.predict import titles
 
 SIZE = 16
 NAMES = ["ape", "bee", "cow"]
@@ -70,7 +71,11 @@ def test_evaluate_scores_the_digits_nobody_looked_at(tmp_path: Path, capsys: pyt
     hits = order == source.labels[:, None]
     assert result.figures["top1"].value == pytest.approx(hits[:, 0].mean())
     assert result.figures["top5"].value == pytest.approx(hits[:, :5].any(axis=1).mean())
-    assert (result.data["images"], result.data["part"], result.model["kind"]) == (300, "held-out", "classifier")
+    assert (result.data["images"], result.data["part"], result.model["kind"]) == (
+        300,
+        "300 held-out images",
+        "classifier",
+    )
     right, count = result.details["classes"]["3"]
     assert (right, count) == (int(hits[source.labels == 3, 0].sum()), 30)
     assert "top-1" in out and "result: " in out and out.count("\n") > 12
@@ -88,7 +93,7 @@ def test_images_of_some_classes_are_matched_by_name(tmp_path: Path) -> None:
     assert cli.main([*words, "--data.path", str(tmp_path / "photos")]) == 0
     result = only_result(tmp_path)
     assert result.figures["top1"].value == pytest.approx((best > 0).mean()) and 0 < (best > 0).mean() < 1
-    assert (result.data["part"], list(result.details["classes"])) == ("given", NAMES)
+    assert (result.data["part"], list(result.details["classes"])) == (f"{result.data['images']} images", NAMES)
 
 
 @pytest.mark.medium
@@ -193,7 +198,10 @@ def test_a_run_brings_its_own_evaluation_images(tmp_path: Path, capsys: pytest.C
     assert cli.main(["evaluate", str(run)]) == 0
     result = only_result(run)
     best = logits(classifier, images[6:]).argmax(axis=1)
-    assert (result.data["images"], result.data["part"]) == (3, "evaluation")
+    assert (result.data["images"], result.data["part"]) == (3, "3 images")
+    # Given by their folder alone they are read as the run's, and are the same images.
+    assert cli.main(["evaluate", str(run), "--data.path", f"{tmp_path}/test"]) == 0
+    assert only_result(run).data == result.data
     assert result.figures["top1"].value == pytest.approx((best == [0, 1, 2]).mean())
 
 
@@ -261,6 +269,10 @@ def test_predict_tables_and_pictures(
     assert "no names for its classes" in out[3] and out[4] == f"wrote {picture}"
     with Image.open(picture) as drawn:
         assert drawn.format == "PNG" and drawn.width > 400
+
+
+def test_images_that_are_called_alike_are_drawn_with_their_folders() -> None:
+    assert titles(["p/ship/0.jpg", "p/frog/0.jpg", "p/frog/1.jpg"]) == ["ship/0.jpg", "frog/0.jpg", "1.jpg"]
 
 
 @pytest.mark.parametrize(
