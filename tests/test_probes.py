@@ -86,5 +86,5 @@ def test_it_is_said_on_which_images_figures_are(case: str, tmp_path: Path) -> No
     train, validation, heldout, said = ASKED[case]
     parts = Parts(train or source(0, 1, 1), validation, heldout)
     probes = Probes(changed_all({"probe.every": 1}), parts, tmp_path / "probes.json")
-    assert probes.said == f"probes: k-NN and linear every 1 epochs {said}"
+    assert probes.said == f"probes: k-NN and linear each epoch {said}"
     assert probes.title == f"accuracy on {said.rpartition(' on ')[2]}" and probes.final is parts.final
