@@ -235,6 +235,12 @@ def once(folder: Path, name: str, act: Callable[[], None]) -> None:
     stamp.write_text(f"{time.monotonic() - start:.0f}\n")
 
 
+def cell(values: list[float]) -> str:
+    """Return the mean of some seeds' figures, their deviation where there are two or more, and how many there are."""
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread} ({len(values)})"
+
+
 def report(runs: list[Run], output: Path) -> None:
     """Print a row for each method and budget, mean and standard deviation over seeds, and draw the picture."""
     rows: dict[str, dict[str, list[float]]] = {}
@@ -245,10 +251,9 @@ def report(runs: list[Run], output: Path) -> None:
         for column, figure in figures(output / run.name).items():
             row.setdefault(column, []).append(100 * figure.value)
     columns = list(COLUMNS.values())
-    print(f"\n{'accuracy on the 10,000 test images, %':<38}" + "".join(f"{column:>18}" for column in columns))
+    print(f"\n{'accuracy on the test images, % (seeds)':<38}" + "".join(f"{column:>18}" for column in columns))
     for name, row in rows.items():
-        cells = (f"{mean(row[c]):.1f} ± {stdev(row[c]) if len(row[c]) > 1 else 0:.1f} ({len(row[c])})" if c in row
-                 else "–" for c in columns)  # fmt: skip
+        cells = (cell(row[column]) if column in row else "–" for column in columns)
         print(f"{name:<38}" + "".join(f"{cell:>18}" for cell in cells))
     (output / "study.json").write_text(json.dumps(rows, indent=2) + "\n")
     draw(rows, output / "study.png")
