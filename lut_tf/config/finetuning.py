@@ -9,7 +9,6 @@ from lut_tf.config.data import DataConfig, FinetuneViews
 from lut_tf.config.networks import sides
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, OptimizerConfig, RunCompute, RunLogging
-from lut_tf.config.tree import spell_paths_out
 from lut_tf.config.types import Count, Decay, NotNegative, Positive, PositiveFraction, show
 from lut_tf.errors import told_together
 
@@ -100,7 +99,6 @@ class FinetuneConfig(RunConfig):
 
     run_dir: str = "runs/finetune"
     epochs: Count = 100
-    init_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     views: FinetuneViews = field(default_factory=FinetuneViews)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
@@ -109,18 +107,9 @@ class FinetuneConfig(RunConfig):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     compute: RunCompute = field(default_factory=RunCompute)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        spell_paths_out(self, "init_from")
-
     def check(self, name: str) -> None:
         """Refuse no encoder, and groups that contradict each other; see `validate`."""
-        told_together(lambda: super(FinetuneConfig, self).check(name), self._check_encoder)
-
-    def _check_encoder(self) -> None:
-        if self.init_from is None:
-            raise ValueError(
-                "init_from=null, but fine-tuning begins with an encoder: give --init_from a pre-training run's "
-                "directory, an encoder's .keras file or other people's weights"
-            )
-        self.check_start(self.init_from)
+        told_together(
+            lambda: super(FinetuneConfig, self).check(name),
+            lambda: self.check_encoder("fine-tuning begins with an encoder"),
+        )

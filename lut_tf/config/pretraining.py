@@ -9,7 +9,7 @@ from lut_tf.config.methods import MethodConfig
 from lut_tf.config.networks import DecoderConfig, EncoderConfig
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, ComputeConfig, LoggingConfig, OptimizerConfig, ProbeConfig
-from lut_tf.config.tree import differences, spell_paths_out
+from lut_tf.config.tree import differences
 from lut_tf.errors import told_together
 
 
@@ -33,7 +33,6 @@ class Config(RunConfig):
         compute: precision, XLA, determinism.
     """
 
-    init_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -45,10 +44,6 @@ class Config(RunConfig):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        spell_paths_out(self, "init_from")
-
     def check(self, name: str) -> None:
         """Refuse groups that contradict each other; see `validate`."""
         told_together(
@@ -58,7 +53,6 @@ class Config(RunConfig):
             self._check_weights,
             lambda: self.views.check_size(self.encoder.image_size, "views"),
             lambda: super(Config, self).check(name),
-            lambda: self.check_start(self.init_from),
             self._check_single_images,
         )
 

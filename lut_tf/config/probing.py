@@ -10,7 +10,7 @@ from lut_tf.config.data import DataConfig, check_rising
 from lut_tf.config.measuring import check_some
 from lut_tf.config.run import RunConfig
 from lut_tf.config.training import CheckpointConfig, RunCompute, RunLogging, RunOptimizer, scaled_rate
-from lut_tf.config.tree import get_setting, joined, option, spell_paths_out
+from lut_tf.config.tree import get_setting, joined, option
 from lut_tf.config.types import Count, Decay, NotNegative, Positive, PositiveFraction, show
 from lut_tf.errors import told_together
 
@@ -107,7 +107,6 @@ class LinearProbeConfig(RunConfig):
 
     run_dir: str = ""
     epochs: Count = 90
-    init_from: str | None = None
     image_size: Count | tuple[Count, Count] | None = None
     solver: Literal["lars", "logistic"] = "lars"
     data: ProbeData = field(default_factory=ProbeData)
@@ -119,18 +118,13 @@ class LinearProbeConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spell_paths_out(self, "init_from")
         if self.run_dir == "" and self.init_from and "://" not in self.init_from:
             object.__setattr__(self, "run_dir", _beside(self.init_from))
 
     def check(self, name: str) -> None:
         """Refuse no encoder, and groups that contradict each other; see `validate`."""
-        if self.init_from is None:
-            raise ValueError(
-                "init_from=null, but a probe measures an encoder: give --init_from a pre-training run's directory, "
-                "an encoder's .keras file or other people's weights"
-            )
-        self.check_start(self.init_from)
+        self.check_encoder("a probe measures an encoder")
+        self._check_start()  # without it there is no run directory either
         told_together(lambda: super(LinearProbeConfig, self).check(name), self._check_solver)
 
     def _check_solver(self) -> None:

@@ -69,6 +69,7 @@ class RunConfig:
     devices: Count | None = None
     workers: str | None = None
     worker_index: NotNegativeInt | None = None
+    init_from: str | None = None
 
     if TYPE_CHECKING:  # the groups that every task has beside its own; each declares them in its own order
 
@@ -88,11 +89,13 @@ class RunConfig:
         def compute(self) -> RunCompute: ...  # noqa: D102
 
     def __post_init__(self) -> None:
-        spell_paths_out(self, "run_dir")
+        spell_paths_out(self, "run_dir", "init_from")
 
     def check(self, name: str) -> None:
         """Refuse a run directory, a schedule, devices and hosts that contradict each other; see `validate`."""
-        told_together(self._check_run_dir, self._check_schedule, self._check_devices, self._check_hosts)
+        told_together(
+            self._check_run_dir, self._check_schedule, self._check_devices, self._check_hosts, self._check_start
+        )
 
     def _check_run_dir(self) -> None:
         if not self.run_dir.strip():
@@ -143,16 +146,26 @@ class RunConfig:
         """
         check_batch_size(self.optimizer.batch_size, images)
 
-    def check_start(self, source: str | None) -> None:
-        """Refuse an `init_from` that is no path.
+    def _check_start(self) -> None:
+        if self.init_from is not None and not self.init_from.strip():
+            raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
+        if self.init_from is not None:
+            check_path("init_from", self.init_from)
+
+    def check_encoder(self, why: str) -> None:
+        """Refuse a task without the encoder that it is about.
+
+        Args:
+            why: it needs one, in words.
 
         Raises:
-            ValueError: it is none.
+            ValueError: there is none.
         """
-        if source is not None and not source.strip():
-            raise ValueError("init_from='' is empty: give --init_from a run directory or a file, or leave it out")
-        if source is not None:
-            check_path("init_from", source)
+        if self.init_from is None:
+            raise ValueError(
+                f"init_from=null, but {why}: give --init_from a pre-training run's directory, an encoder's .keras file "
+                "or other people's weights"
+            )
 
     def _check_hosts(self) -> None:
         told_together(self._check_workers, self._check_reduction)
