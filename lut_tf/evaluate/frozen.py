@@ -152,6 +152,14 @@ def stamp_of(data: DataConfig) -> dict[str, Any]:
     return {name: getattr(data, name) for name in names}
 
 
+def images_of(listing: Listing) -> tuple[dict[str, str], dict[str, str]]:
+    """Return which images are learned from and which are asked about, and how they stand, for stamps of features."""
+    return (
+        {"digest": listing.digest, "written": listing.written},
+        {"digest": listing.evaluation_digest, "written": listing.evaluation_written},
+    )
+
+
 def check_labelled(data: DataConfig, listing: Listing) -> None:
     """Refuse images that nothing can be measured on, as far as their listing tells.
 
@@ -230,8 +238,9 @@ def _frozen(
     data = data_facts(config.data, listing, parts)
     say(f"{opened.origin}: {data['images']} training images of {data['name']}, scored on {data['part']}")
     folder, how = features_folder(source), stamp_of(config.data)
-    training = {"part": "training", "digest": listing.digest, **how}
-    evaluation = {"part": parts.name(final), "digest": listing.evaluation_digest, **how}
+    learned, asked = images_of(listing)
+    training = {"part": "training", **learned, **how}
+    evaluation = {"part": parts.name(final), **asked, **how}
     bank = cached_features(folder, opened, config.pooling, train, training)
     queries = cached_features(folder, opened, config.pooling, final, evaluation)
     say(f"features are kept in {folder}: {(bank.nbytes + queries.nbytes) / 1e6:.1f} MB")

@@ -8,7 +8,7 @@ from lut_tf.config import LinearProbeConfig
 from lut_tf.data.reading.listing import Listing
 from lut_tf.data.reading.sources import Source, open_sources
 from lut_tf.evaluate.feature_cache import cached_features
-from lut_tf.evaluate.frozen import data_facts, features_folder, stamp_of
+from lut_tf.evaluate.frozen import data_facts, features_folder, images_of, stamp_of
 from lut_tf.evaluate.linear_heads import known_labels
 from lut_tf.evaluate.logistic import choose_strength, logistic_fit
 from lut_tf.evaluate.results import Result, accuracy, save_result
@@ -41,7 +41,7 @@ def logistic_probe(config: LinearProbeConfig, listing: Listing) -> ProbeResult:
     opened = open_encoder(str(config.init_from), image_size=config.image_size, setting="init_from")
     print(f"{opened.origin}: logistic regression on {listing.images} images; {judges.said}")
     halved = judges.choosing is not parts.validation
-    training, evaluation = {"digest": listing.digest}, {"digest": listing.evaluation_digest}
+    training, evaluation = images_of(listing)
     stamps = [
         (parts.train, {"part": "training", **training}),
         (judges.choosing, {"part": "first half" if halved else "choosing", **(evaluation if halved else training)}),

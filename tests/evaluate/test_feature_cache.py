@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_helpers import png, write_records
 from networks import tiny_encoder
 from PIL import Image
 
 from lut_tf.config import DataConfig
+from lut_tf.data.reading.listing import list_data
 from lut_tf.data.reading.sources import ArraySource, Chosen, ImageFolder
 from lut_tf.evaluate import feature_cache
 from lut_tf.evaluate.feature_cache import NonFiniteFeatures, cached_features
-from lut_tf.evaluate.frozen import stamp_of
+from lut_tf.evaluate.frozen import images_of, stamp_of
 from lut_tf.interop.sources import OpenedEncoder, checksum
 from lut_tf.models.encoder import ViTEncoder
 from lut_tf.models.preprocess import Preprocessing, normalise
@@ -96,6 +99,25 @@ def test_what_is_cut_off_leaves_no_file_and_a_damaged_one_is_made_anew(
         again = cached_features(tmp_path, each, "mean", ArraySource(images()), STAMP)
     assert "is damaged" in caplog.text
     assert again.tobytes() == found.tobytes()
+
+
+def test_images_that_were_written_anew_are_in_the_stamp(tmp_path: Path) -> None:
+    """In the same place, of the same size: folders, records, and of these the training images' alone."""
+    for name in ("train/a/1.png", "train/b/2.png", "test/a/1.png", "test/b/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(1))
+    write_records(tmp_path / "0.tfrecord", [1, 2])
+    folders = DataConfig(source="image_folder", path=str(tmp_path / "train"), evaluation_path=str(tmp_path / "test"))
+    records = DataConfig(source="tfrecord", path=str(tmp_path / "*.tfrecord"), label_feature="label")
+    before = {data: images_of(list_data(data)) for data in (folders, records)}
+    assert before == {data: images_of(list_data(data)) for data in (folders, records)}
+    for path in (tmp_path / "train/b/2.png", tmp_path / "0.tfrecord"):
+        path.write_bytes(path.read_bytes())
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    after = {data: images_of(list_data(data)) for data in (folders, records)}
+    assert after[folders][0] != before[folders][0] and after[folders][1] == before[folders][1]
+    assert after[records] != before[records]
+    assert after[folders][0]["digest"] == before[folders][0]["digest"]
 
 
 @pytest.mark.medium

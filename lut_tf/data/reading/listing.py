@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lut_tf.config import DataConfig, validate
-from lut_tf.data.reading.digest import digest_of, digest_of_part
+from lut_tf.data.reading.digest import digest_of, digest_of_part, written_of
 from lut_tf.data.reading.folder import FolderListing, counted, list_folder
 from lut_tf.data.reading.holdout import held_number, held_out
 from lut_tf.data.reading.records import RecordListing, list_records, record_files
@@ -96,6 +96,16 @@ class Listing:
         if self.evaluation is None and self.holdout:
             return digest_of_part(self._all, f"{self.holdout!r} held out")
         return digest_of(self.evaluation)
+
+    @cached_property
+    def written(self) -> str:
+        """What tells that training images, held-out ones too, were written anew under their names (`written_of`)."""
+        return written_of(self.train)
+
+    @cached_property
+    def evaluation_written(self) -> str:
+        """The same of the images that results are reported on."""
+        return self.written if self.evaluation is None else written_of(self.evaluation)
 
     @cached_property
     def _all(self) -> str:
