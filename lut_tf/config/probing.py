@@ -65,6 +65,11 @@ class LarsConfig(RunOptimizer):
     base_learning_rates: tuple[Positive, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
     @property
+    def rate_setting(self) -> str:
+        """See `RunOptimizer`."""
+        return "base_learning_rates"
+
+    @property
     def peaks(self) -> tuple[float, ...]:
         """The rates at the end of the warm-up."""
         return tuple(scaled_rate(base, self.batch_size, "linear") for base in self.base_learning_rates)

@@ -32,6 +32,11 @@ class RunOptimizer:
         """The rate at the end of the warm-up; of several the largest."""
         raise NotImplementedError
 
+    @property
+    def rate_setting(self) -> str:
+        """The name of the setting that the rate is scaled from."""
+        return "base_learning_rate"
+
 
 @dataclass(frozen=True)
 class OptimizerConfig(RunOptimizer):

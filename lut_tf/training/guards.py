@@ -85,13 +85,19 @@ class StopOnNonFinite(BetweenSteps):
         indices: returns the images of a step, for the message.
         checkpoints: named in the message.
         allowed: bad steps of the run that are only reported; the model must be compiled to leave them out.
+        rate: the setting that the message says to lower.
     """
 
     def __init__(
-        self, start_step: int, indices: Callable[[int], list[int]], checkpoints: Checkpoints, allowed: int = 0
+        self,
+        start_step: int,
+        indices: Callable[[int], list[int]],
+        checkpoints: Checkpoints,
+        allowed: int = 0,
+        rate: str = "optimizer.base_learning_rate",
     ) -> None:
         super().__init__(start_step)
-        self._indices, self._checkpoints, self._allowed = indices, checkpoints, allowed
+        self._indices, self._checkpoints, self._allowed, self._rate = indices, checkpoints, allowed, rate
         self._seen = 0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -121,7 +127,7 @@ class StopOnNonFinite(BetweenSteps):
             if self._seen > self._allowed:
                 raise NonFiniteLoss(
                     f"{what}; last good checkpoint: {self._checkpoints.newest()}; lower "
-                    f"optimizer.base_learning_rate, give more optimizer.warmup_epochs, or let optimizer.max_bad_steps "
+                    f"{self._rate}, give more optimizer.warmup_epochs, or let optimizer.max_bad_steps "
                     f"be skipped ({self._allowed} now)"
                 )
             logger.warning("%s; skipped, number %d of %d allowed", what, self._seen, self._allowed)

@@ -209,7 +209,11 @@ class Run:
         begun = stretch.start_step % plan.steps_per_epoch
         means = [v for metric in self.model.metrics for v in metric.variables] if begun else []
         guard = guards.StopOnNonFinite(
-            stretch.start_step, self._images_of, self.checkpoints, config.optimizer.max_bad_steps
+            stretch.start_step,
+            self._images_of,
+            self.checkpoints,
+            config.optimizer.max_bad_steps,
+            f"optimizer.{config.optimizer.rate_setting}",
         )
         clock = callbacks.TrainingClock()
         save = guards.SaveCheckpoint(
