@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lut_tf.data.batches.evaluation import evaluation_dataset
-from lut_tf.data.reading.sources import Source
+from lut_tf.data.reading.sources import Source, labelled
 from lut_tf.evaluate.answers import BATCH
 from lut_tf.evaluate.classification import TOP, Guesses
 from lut_tf.evaluate.progress import line
@@ -19,9 +19,8 @@ from lut_tf.methods.linear_probe import LinearProbe
 
 def known_labels(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return the numbers of the images whose class is known (N,), and these classes (N,)."""
-    labels = np.zeros(0, np.int32) if source.labels is None else source.labels
-    known = np.flatnonzero(labels >= 0)
-    return known, labels[known]
+    known = labelled(source)
+    return known, np.zeros(0, np.int32) if source.labels is None else source.labels[known]
 
 
 def head_guesses(model: LinearProbe, source: Source, heads: Sequence[str], what: str = "") -> dict[str, Guesses]:

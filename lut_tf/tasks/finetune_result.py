@@ -15,7 +15,7 @@ from lut_tf.analysis.confusion import draw_confusion
 from lut_tf.analysis.curves import draw_accuracy_curves
 from lut_tf.config import FinetuneConfig
 from lut_tf.data.reading.listing import Listing
-from lut_tf.data.reading.sources import Parts, Source
+from lut_tf.data.reading.sources import Parts, Source, labelled
 from lut_tf.evaluate.answers import answers
 from lut_tf.evaluate.classification import ClassRow, Guesses, class_rows, confusions, tally
 from lut_tf.evaluate.frozen import data_facts
@@ -97,7 +97,7 @@ class Measures:
     @property
     def why_none(self) -> str:
         """Why nothing is measured; empty where it is."""
-        if not self.why_not and not (self.parts.validation and len(_known(self.parts.validation))):
+        if not self.why_not and not (self.parts.validation and len(labelled(self.parts.validation))):
             return "the evaluation images have no labels"
         return self.why_not
 
@@ -122,10 +122,12 @@ class Measures:
         if not self.possible:
             return f"no accuracies: {self.why_none}"
         assert self.parts.validation is not None and self.parts.final is not None
-        last = f"{len(_known(self.parts.final))} {self.part} images"
+        last = f"{len(labelled(self.parts.final))} {self.part} images"
         if self.by_the_same:
             return f"top-1 after each epoch, and at the end, on the same {last}: the best epoch is chosen by them"
-        return f"top-1 after each epoch on {len(_known(self.parts.validation))} validation images, at the end on {last}"
+        return (
+            f"top-1 after each epoch on {len(labelled(self.parts.validation))} validation images, at the end on {last}"
+        )
 
     def while_training(self) -> dict[str, float]:
         """Return the accuracies on the validation part."""
@@ -139,7 +141,7 @@ class Measures:
         Images that cannot be read are left out, as `lut-tf evaluate` leaves them out.
         """
         assert source.labels is not None
-        known = _known(source)
+        known = labelled(source)
         found = answers(classifier, source, known)
         return found.best[found.readable], source.labels[known][found.readable]
 
@@ -147,11 +149,6 @@ class Measures:
         """Return accuracies with their intervals."""
         found = tally(guesses, labels, self.classes.count)
         return {name: accuracy(right, found.images) for name, right in found.right.items()}
-
-
-def _known(source: Source) -> NDArray[np.int64]:
-    """Return the numbers of the images whose class is known."""
-    return np.flatnonzero(source.labels >= 0) if source.labels is not None else np.zeros(0, np.int64)
 
 
 def resolved(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lut_tf.config import FinetuneViews, ViewsConfig, validate
 from lut_tf.data.batches.pipeline import finished, in_steps
-from lut_tf.data.reading.sources import Source
+from lut_tf.data.reading.sources import Source, labelled
 from lut_tf.data.views.crops import training_views
 from lut_tf.data.views.draws import draw, split
 from lut_tf.data.views.mixing import ERASING_DRAWS, erase, mix
@@ -110,7 +110,7 @@ def known_images(source: Source) -> NDArray[np.int64]:
     Raises:
         ValueError: there are none.
     """
-    known = np.flatnonzero(source.labels >= 0) if source.labels is not None else np.zeros(0, np.int64)
+    known = labelled(source)
     if not len(known):
         raise ValueError("data: the images have no labels, which a classifier needs: give a labelled source")
     return known

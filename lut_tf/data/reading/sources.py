@@ -41,6 +41,11 @@ class Source(Protocol):
         """Return image `index` (int64 scalar) as uint8 (h, w, 3); works in a graph, the same on every call."""
 
 
+def labelled(source: Source) -> NDArray[np.int64]:
+    """Return the numbers of a source's images whose class is known."""
+    return np.zeros(0, np.int64) if source.labels is None else np.flatnonzero(source.labels >= 0)
+
+
 class ArraySource:
     """Images that are in memory.
 
