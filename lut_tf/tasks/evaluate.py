@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lut_tf.config import DataConfig, validate
+from lut_tf.config import DataConfig, FinetuneConfig, validate
 from lut_tf.config.evaluating import EvaluateConfig
-from lut_tf.data.reading.digest import digest_of
+from lut_tf.data.reading.digest import all_but, digest_of, digest_of_part
 from lut_tf.data.reading.listing import Listing, list_data
 from lut_tf.evaluate.frozen import check_place, data_name
 from lut_tf.evaluate.results import Figure, Result, accuracy, save_result
 from lut_tf.evaluate.suite import SUITE, Listed, find_suite
 from lut_tf.interop.classifier_sources import OpenedClassifier, find_classifier, open_classifier
+from lut_tf.paths import spelled_out
+from lut_tf.training.run_directory import IMAGES, RunFiles, facts_of, read_saved
 
 if TYPE_CHECKING:
     from lut_tf.data.reading.sources import Source
@@ -46,6 +48,8 @@ class Evaluation:
         table = _suite_table(self.result) if not self.classes else _table(self.result, self.classes)
         left_out = self.result.details.get("unreadable")
         notes = [f"{left_out} images could not be read, and are not counted"] if left_out else []
+        if self.result.details.get("trained_on"):
+            notes.append("the classifier was trained on these images: the figures say nothing of new ones")
         return "\n".join([*table, *notes, "", f"result: {self.path}"])
 
 
@@ -82,9 +86,21 @@ def evaluate(
     named = f"CLASSIFIER={os.fspath(source)!r}"
     if isinstance(listed, Listing):
         result, rows = _on_images(opened, named, config.data, listed)
+        result.details["trained_on"] = _trained_on(source, result.data["evaluation_digest"])
     else:
         result, rows = _on_suite(opened, named, listed, config.data.damaged_share), []
     return Evaluation(result, save_result(result, source), tuple(rows))
+
+
+def _trained_on(source: str | os.PathLike[str], digest: str) -> bool:
+    """Tell whether the fine-tuning run that a classifier is of has learned from the images of a digest."""
+    path = Path(spelled_out(source))
+    files = RunFiles(path if path.is_dir() else path.parent)
+    begun = facts_of(files).get(IMAGES)
+    if begun is None or not files.structure.is_file():
+        return False
+    held = read_saved(files, FinetuneConfig, f"CLASSIFIER={path}", "give another").data.holdout
+    return begun in (digest, digest_of_part(digest, all_but(held)))
 
 
 def _on_suite(opened: OpenedClassifier, named: str, suite: Suite, damaged_share: float) -> Result:

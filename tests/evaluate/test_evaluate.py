@@ -17,6 +17,8 @@ from networks import tiny_classifier, tiny_encoder
 from PIL import Image
 
 from lut_tf import ViTClassifier, cli
+from lut_tf.config import DataConfig
+from lut_tf.data.reading.listing import list_data
 from lut_tf.data.reading.sources import digits
 from lut_tf.data.views.crops import evaluation_view
 from lut_tf.evaluate.class_maps import imagenet_ids
@@ -203,6 +205,25 @@ def test_a_run_brings_its_own_evaluation_images(tmp_path: Path, capsys: pytest.C
     assert cli.main(["evaluate", str(run), "--data.path", f"{tmp_path}/test"]) == 0
     assert only_result(run).data == result.data
     assert result.figures["top1"].value == pytest.approx((best == [0, 1, 2]).mean())
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.5])
+def test_it_is_said_that_a_classifier_has_learned_from_the_images(
+    holdout: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given by their folder: the same images, whether the run has trained on all of them or kept a share apart."""
+    run = tmp_path / "run"
+    run.mkdir()
+    tiny_classifier(3, NAMES).save(run / "classifier.keras")
+    for image, pixels in enumerate(colours(12)):
+        write(tmp_path / ("train" if image < 6 else "test") / NAMES[image % 3] / f"{image}.png", pixels)
+    data = DataConfig(source="image_folder", path=str(tmp_path / "train"), holdout=holdout)
+    (run / "config.yaml").write_text(f"data: {{source: image_folder, path: {data.path}, holdout: {holdout}}}\n")
+    (run / "classifier.json").write_text("{}")
+    (run / "resolved.json").write_text(json.dumps({"images_digest": list_data(data).digest}))
+    for folder, learned in (("train", True), ("test", False)):
+        assert cli.main(["evaluate", str(run), "--data.path", str(tmp_path / folder)]) == 0
+        assert ("was trained on these images" in capsys.readouterr().out) == learned
 
 
 def test_a_repeat_replaces_its_result_and_a_classifier_is_known_by_its_weights(tmp_path: Path) -> None:

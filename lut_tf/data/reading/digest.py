@@ -55,6 +55,11 @@ def digest_of_part(digest: str, part: str) -> str:
     return hashlib.sha256(f"{part} of {digest}".encode()).hexdigest()
 
 
+def all_but(holdout: float) -> str:
+    """Return the words for `digest_of_part` that tell what is trained on where a share is held out."""
+    return f"all but {holdout!r}"
+
+
 def _pieces(listed: Listed) -> Iterator[Any]:
     """Yield what tells one listing from another."""
     if isinstance(listed, FolderListing):

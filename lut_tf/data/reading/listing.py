@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lut_tf.config import DataConfig, validate
-from lut_tf.data.reading.digest import digest_of, digest_of_part, written_of
+from lut_tf.data.reading.digest import all_but, digest_of, digest_of_part, written_of
 from lut_tf.data.reading.folder import FolderListing, counted, list_folder
 from lut_tf.data.reading.holdout import held_number, held_out
 from lut_tf.data.reading.records import RecordListing, list_records, record_files
@@ -88,7 +88,7 @@ class Listing:
     @cached_property
     def digest(self) -> str:
         """Which images these are to train on, in 64 letters (see `digest_of`)."""
-        return digest_of_part(self._all, f"all but {self.holdout!r}") if self.holdout else self._all
+        return digest_of_part(self._all, all_but(self.holdout)) if self.holdout else self._all
 
     @cached_property
     def evaluation_digest(self) -> str:
